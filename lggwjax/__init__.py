@@ -1,0 +1,52 @@
+"""Loss Gradient Gaussian Width in JAX: how complex the gradients are that training meets, with error bars.
+
+Importing this package loads the core only. ``lggwjax.models``, ``lggwjax.data``, ``lggwjax.training`` and ``lggwjax.report`` are loaded
+when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lggwjax.gradients import gradient_gram, per_sample_gradients
+from lggwjax.lggw import SingleWidths, lggw, nerc, single_widths
+from lggwjax.widths import Estimate, WidthEstimate, closed_form, gaussian_width, width_from_gram
+
+if TYPE_CHECKING:
+    from lggwjax import data, models, report, training
+    from lggwjax.report.records import load_run
+    from lggwjax.training.measure import measure
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Estimate",
+    "SingleWidths",
+    "WidthEstimate",
+    "closed_form",
+    "data",
+    "gaussian_width",
+    "gradient_gram",
+    "lggw",
+    "load_run",
+    "measure",
+    "models",
+    "nerc",
+    "per_sample_gradients",
+    "report",
+    "single_widths",
+    "training",
+    "width_from_gram",
+]
+
+_LAZY = {"load_run": "lggwjax.report.records", "measure": "lggwjax.training.measure"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the rooms that need flax, optax or matplotlib only when they are asked for."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in ("data", "models", "report", "training"):
+        return importlib.import_module(f"lggwjax.{name}")
+    raise AttributeError(f"module 'lggwjax' has no attribute {name!r}")

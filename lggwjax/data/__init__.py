@@ -1,0 +1,19 @@
+"""Data: loaders that draw the sample and the held-out part once, and populations with known truth."""
+
+from __future__ import annotations
+
+from lggwjax.data.linear import LinearPopulation
+from lggwjax.data.loading import load
+from lggwjax.data.spec import NAMES, Batch, DataSpec, Split
+from lggwjax.data.teacher import PopulationEstimate, TeacherPopulation
+
+__all__ = [
+    "NAMES",
+    "Batch",
+    "DataSpec",
+    "LinearPopulation",
+    "PopulationEstimate",
+    "Split",
+    "TeacherPopulation",
+    "load",
+]

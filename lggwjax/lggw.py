@@ -1,0 +1,338 @@
+"""The paper's gradient sets along a path of checkpoints: LGGW, single-sample widths and NERC."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from lggwjax.gradients.directions import random_projections
+from lggwjax.gradients.gram import gradient_gram, path_grams
+from lggwjax.gradients.per_sample import flat_chunk, iter_chunks, prepare
+from lggwjax.gradients.selection import LossFn, Wrt
+from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
+from lggwjax.widths.factor import factor_moved_gram
+from lggwjax.widths.finite import DRAWS_PER_BLOCK, Sampler, check_num_draws, draws_for, width_from_factor
+from lggwjax.widths.streamed import RunningExtremes, update_extremes, width_from_extremes
+
+Kind = Literal["stacked", "single", "union"]
+_UNION_DRAWS = 512
+
+
+def lggw(
+    key: Key[Array, ""],
+    loss_fn: LossFn,
+    path: Iterable[PyTree],
+    batch: PyTree,
+    kind: Kind = "stacked",
+    *,
+    num_draws: int | None = None,
+    tolerance: float | None = None,
+    sampler: Sampler = "iid",
+    wrt: Wrt = None,
+    chunk_size: int | None = None,
+) -> WidthEstimate:
+    r"""Estimate the Loss Gradient Gaussian Width of a path of checkpoints on a batch of samples.
+
+    ========= =====================================================================  =======================
+    kind      gradient set                                                            what is returned
+    ========= =====================================================================  =======================
+    stacked   :math:`\{n^{-1/2}(\xi(\theta; z_1), \dots, \xi(\theta; z_n)) : \theta\}`  its width: the LGGW
+    single    :math:`\{\xi(\theta; z_i) : \theta\}`, one set a sample                 the mean of the n widths
+    union     :math:`\{\xi(\theta; z_i) : \theta, i\}`                                its width
+    ========= =====================================================================  =======================
+
+    The width of the checkpoints looked at is, on average, a lower bound on the width over all parameters in between. It
+    describes the samples measured: for a path trained on these same samples it certifies nothing about the population.
+
+    Guarantees (for a fixed ``key``, up to rounding):
+        * ``stacked`` lies between the largest single width / sqrt(n) and the sum of the single widths / sqrt(n), in expectation.
+        * The result does not depend on ``chunk_size``.
+        * Scaling the loss by ``s`` scales the width by ``|s|``.
+
+    Args:
+        key: One PRNG key, consumed here.
+        loss_fn: ``loss_fn(params, example) -> scalar``.
+        path: Checkpoints of one structure: a sequence, or an object that can be iterated again and again and loads lazily.
+            To measure one checkpoint pass ``[params]``.
+        batch: n examples along the leading axis.
+        kind: Which gradient set.
+        num_draws: Gaussian directions. Default 1024 (512 for ``union``, whose directions have p coordinates).
+        tolerance: Relative standard error asked for, instead of ``num_draws``; outside ``jit`` only.
+        sampler: ``"iid"`` or ``"rqmc"`` (on the host; not for ``union``), see :func:`lggwjax.gaussian_width`.
+        wrt: Which leaves are gradient coordinates; by default all floating ones.
+        chunk_size: Samples whose gradients are held at once; by default what fits half a GiB.
+
+    Returns:
+        The estimate, in loss per unit of parameter. ``counts`` say how often each checkpoint attained the supremum (for
+        ``union`` each pair of checkpoint and sample, checkpoint by checkpoint).
+
+    Raises:
+        ValueError: If the checkpoints differ in structure or shape, ``kind`` is unknown, or the loss is not a scalar.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def loss(w, x): return 0.5 * jnp.sum((w - x) ** 2)
+        >>> path = [jnp.zeros(2), jnp.array([3.0, 4.0])]
+        >>> width = lggw(jax.random.key(0), loss, path, jnp.ones((7, 2)))
+        >>> bool(abs(width.value - 5 / jnp.sqrt(2 * jnp.pi)) <= 4 * width.stderr + width.rounding)
+        True
+
+    References:
+        Banerjee, Li, Zhou (2025), arXiv:2406.07712; lggwjax/theory/README.md, sections 0 and 3.
+    """
+    path = check_path(path)
+    if kind == "union":
+        if sampler != "iid":
+            raise ValueError('Expected sampler="iid" with kind="union", whose directions are streamed, got "rqmc".')
+        return _union_width(key, loss_fn, path, batch, num_draws, tolerance, wrt, chunk_size)
+    if kind not in ("stacked", "single"):
+        raise ValueError(f'Expected kind "stacked", "single" or "union", got {kind!r}.')
+    _warn_if_one(path, kind)
+    grams = path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt)
+    factor = jax.vmap(factor_moved_gram)(grams) if kind == "single" else factor_moved_gram(grams.mean(0))
+    return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SingleWidths:
+    """Single-sample widths of n samples, by directions common to them.
+
+    Attributes:
+        widths: n estimates as one: each field has a leading axis n.
+        mean: Their mean, with the error bar of that mean.
+        largest: The width of the sample that was widest on one half of the draws, estimated on the other half.
+        largest_index: That sample.
+    """
+
+    widths: WidthEstimate
+    mean: WidthEstimate
+    largest: WidthEstimate
+    largest_index: Int[Array, ""]
+
+
+def single_widths(
+    key: Key[Array, ""],
+    loss_fn: LossFn,
+    path: Iterable[PyTree],
+    batch: PyTree,
+    *,
+    num_draws: int = 1024,
+    wrt: Wrt = None,
+    chunk_size: int | None = None,
+) -> SingleWidths:
+    r"""Estimate the width of every sample's own gradient set :math:`\{\xi(\theta; z_i) : \theta\}`.
+
+    Args:
+        key: One PRNG key, consumed here.
+        loss_fn: ``loss_fn(params, example) -> scalar``.
+        path: Checkpoints of one structure, see :func:`lggw`.
+        batch: n examples along the leading axis.
+        num_draws: Gaussian directions, common to all samples; at least 4.
+        wrt: Which leaves are gradient coordinates; by default all floating ones.
+        chunk_size: Samples whose gradients are held at once.
+
+    Returns:
+        All n widths, their mean, and the largest. The maximum of n noisy estimates is too large on average, so the
+        largest is chosen on one half of the draws and estimated on the other.
+
+    Raises:
+        ValueError: If ``num_draws < 4``, or as :func:`lggw`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def loss(w, x): return 0.5 * x * jnp.sum(w**2)
+        >>> found = single_widths(jax.random.key(0), loss, [jnp.zeros(2), jnp.ones(2)], jnp.array([1.0, 3.0, 2.0]))
+        >>> int(found.largest_index), found.widths.value.shape
+        (1, (3,))
+    """
+    path = check_path(path)
+    if not isinstance(num_draws, jax.core.Tracer) and num_draws < 4:
+        raise ValueError(f"Expected num_draws >= 4, got {num_draws}. Half of the draws choose, half estimate.")
+    _warn_if_one(path, "single")
+    factors = jax.vmap(factor_moved_gram)(path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt))
+    all_key, choose_key, estimate_key = jax.random.split(key, 3)
+    each = jax.vmap(lambda k, factor, num: width_from_factor(k, factor, num_draws=num), in_axes=(None, 0, None))
+    chosen = each(choose_key, factors, num_draws // 2).value.argmax()
+    return SingleWidths(
+        widths=each(all_key, factors, num_draws),
+        mean=width_from_factor(all_key, factors, num_draws=num_draws),
+        largest=width_from_factor(estimate_key, jax.tree.map(lambda x: x[chosen], factors), num_draws=num_draws // 2),
+        largest_index=chosen,
+    )
+
+
+def nerc(
+    key: Key[Array, ""],
+    loss_fn: LossFn,
+    path: Iterable[PyTree],
+    batch: PyTree,
+    *,
+    num_draws: int = 1024,
+    wrt: Wrt = None,
+    chunk_size: int | None = None,
+) -> Estimate:
+    r"""Estimate the normed empirical Rademacher complexity of the gradients along a path.
+
+    .. math:: \mathbb{E}_\epsilon \sup_\theta \Big\| \tfrac1n \sum_i \epsilon_i \, \xi(\theta; z_i) \Big\|_2
+        = \tfrac1n \, \mathbb{E}_\epsilon \sup_\theta \sqrt{\epsilon^\top K_\theta \epsilon}
+
+    with :math:`K_\theta` the gradient Gram matrix. It does not vanish for a path of one checkpoint.
+
+    Guarantees:
+        * At least ``max rms / sqrt(2 n)``, in expectation; for one checkpoint at most ``rms / sqrt(n)``.
+
+    Args:
+        key: One PRNG key, consumed here.
+        loss_fn: ``loss_fn(params, example) -> scalar``.
+        path: Checkpoints of one structure, see :func:`lggw`.
+        batch: n examples along the leading axis.
+        num_draws: Sign vectors, at least 2; may be traced.
+        wrt: Which leaves are gradient coordinates; by default all floating ones.
+        chunk_size: Gradients held at once.
+
+    Returns:
+        The estimate, in loss per unit of parameter.
+
+    Raises:
+        ValueError: As :func:`lggw`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def loss(w, x): return w @ x
+        >>> float(nerc(jax.random.key(0), loss, [jnp.zeros(2)], jnp.array([[3.0, 4.0]])).value)
+        5.0
+
+    References:
+        Banerjee, Li, Zhou (2025), arXiv:2406.07712; lggwjax/theory/README.md, section 3.
+    """
+    path = check_path(path)
+    grams = jnp.stack([gradient_gram(loss_fn, params, batch, chunk_size=chunk_size, wrt=wrt) for params in path])
+    num_draws = check_num_draws(num_draws)
+    return estimate_nerc(_nerc_moments(key, grams, num_draws), grams, num_draws)
+
+
+def estimate_nerc(moments: Moments, grams: Float[Array, "T n n"], num_draws: int | Int[Array, ""]) -> Estimate:
+    """Put a NERC together from the moments of its draws and the Gram matrices, which set the rounding allowance."""
+    traces = jnp.trace(grams, axis1=-2, axis2=-1)
+    drawn = jnp.asarray(num_draws, jnp.int32)
+    rounding = 16 * jnp.finfo(grams.dtype).eps * jnp.sqrt(traces.max()) / grams.shape[-1] ** 0.5
+    return Estimate(moments.mean, moments.stderr, drawn, drawn, rounding)
+
+
+@jax.jit
+def signed_norms(signs: Float[Array, "b n"], grams: Float[Array, "T n n"]) -> Float[Array, "T b"]:
+    """|(1/n) sum_i eps_i xi_i| for each sign vector and checkpoint, from the Gram matrices."""
+    squares = jnp.einsum("bi,tij,bj->tb", signs, grams, signs, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sqrt(jnp.maximum(squares, 0)) / grams.shape[-1]
+
+
+@jax.jit
+def _nerc_moments(key, grams: Float[Array, "T n n"], num_draws: Int[Array, ""]) -> Moments:
+    def block(index, moments):
+        shape = (DRAWS_PER_BLOCK, grams.shape[-1])
+        signs = jax.random.rademacher(jax.random.fold_in(key, index), shape, grams.dtype)
+        keep = index * DRAWS_PER_BLOCK + jnp.arange(DRAWS_PER_BLOCK) < num_draws
+        return moments.add(signed_norms(signs, grams).max(0), keep.astype(grams.dtype))
+
+    num_blocks = (num_draws + DRAWS_PER_BLOCK - 1) // DRAWS_PER_BLOCK
+    return jax.lax.fori_loop(0, num_blocks, block, Moments.empty(dtype=grams.dtype))
+
+
+def _union_width(key, loss_fn, path, batch, num_draws, tolerance, wrt, chunk_size) -> WidthEstimate:
+    """Stream the union of all checkpoints' and samples' gradients past directions of parameter space."""
+    if tolerance is not None:
+        if num_draws is not None:
+            raise ValueError("Expected num_draws or tolerance, got both. Pass one of them.")
+        key, pilot_key = jax.random.split(key)
+        pilot = _union_width(pilot_key, loss_fn, path, batch, DRAWS_PER_BLOCK, None, wrt, chunk_size)
+        num_draws = draws_for(pilot, tolerance)
+    num_draws = _UNION_DRAWS if num_draws is None else num_draws
+    if isinstance(num_draws, jax.core.Tracer):
+        raise ValueError('Expected a fixed num_draws with kind="union", got a traced one. Make it static.')
+    check_num_draws(num_draws)
+    selection, loss, num, chunk_size = prepare(loss_fn, next(iter(path)), batch, wrt, chunk_size, copies=3)
+    extremes, reference, length = None, None, 0
+    for params in path:
+        length += 1
+        for _, _, chunk in iter_chunks(batch, num, chunk_size):
+            # The last chunk is filled up with copies of its last example: they add nothing to a set.
+            gradients = flat_chunk(loss, params, chunk, selection)
+            reference = gradients[:1] if reference is None else reference
+            moved = gradients - reference
+            extremes = RunningExtremes.empty(num_draws, moved.dtype) if extremes is None else extremes
+            projections = random_projections(key, moved, num_draws=num_draws)
+            extremes = update_extremes(extremes, projections, jnp.linalg.norm(moved, axis=1))
+    padded = -(-num // chunk_size) * chunk_size
+    if extremes is None:
+        raise ValueError("Expected a path of at least one checkpoint, got none.")
+    found = width_from_extremes(extremes, max_points=length * padded)
+    counts = found.counts.reshape(length, padded)
+    counts = counts[:, :num].at[:, num - 1].add(counts[:, num:].sum(1)).reshape(-1)
+    return WidthEstimate(**{**found.__dict__, "counts": counts})
+
+
+class _Path:
+    """Checkpoints, checked as they are read: one structure, shapes and dtypes throughout."""
+
+    def __init__(self, checkpoints: Iterable[PyTree]):
+        self._checkpoints = checkpoints
+
+    def __iter__(self) -> Iterator[PyTree]:
+        first = None
+        for index, params in enumerate(self._checkpoints):
+            form = jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), params)
+            form = (jax.tree.structure(params), jax.tree.leaves(form, is_leaf=lambda x: isinstance(x, tuple)))
+            first = form if first is None else first
+            if form != first:
+                raise ValueError(
+                    f"Expected checkpoints of one structure, shapes and dtypes, got an entry {index} that differs from the first. "
+                    "To measure one checkpoint pass [params]."
+                )
+            yield params
+
+
+def check_path(path: Iterable[PyTree]) -> _Path:
+    """Refuse what is no path of checkpoints; entries are checked as they are read.
+
+    Args:
+        path: A sequence of checkpoints, or an object that can be iterated again and again.
+
+    Returns:
+        The path, re-iterable.
+
+    Raises:
+        ValueError: If it is empty, a single pytree of parameters, or an iterator that can be read only once.
+    """
+    if isinstance(path, _Path):
+        return path
+    if isinstance(path, Mapping) or hasattr(path, "shape") or not isinstance(path, Iterable):
+        raise ValueError(
+            f"Expected a sequence of checkpoints, got {type(path).__name__}. To measure one checkpoint pass [params]."
+        )
+    if isinstance(path, Iterator):
+        raise ValueError("Expected a path that can be read more than once, got an iterator. Pass list(path).")
+    if next(iter(path), None) is None:
+        raise ValueError("Expected a path of at least one checkpoint, got none.")
+    checked = _Path(path)
+    if isinstance(path, list | tuple):
+        for _ in checked:  # nothing is loaded here, so a wrong entry is refused before anything is computed
+            pass
+    return checked
+
+
+def _warn_if_one(path: Iterable[PyTree], kind: str) -> None:
+    if sum(1 for _ in zip(path, range(2), strict=False)) == 1:
+        warnings.warn(
+            f'A path of one checkpoint has {kind} width 0: its gradient set is one point. For one checkpoint use kind="union" '
+            "(the cloud of per-sample gradients) or nerc, which do not vanish.",
+            stacklevel=3,
+        )
+
+

@@ -1,0 +1,110 @@
+"""From points or a Gram matrix to a factor: coordinates in which the draws are made."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+NARROW = 1e-4  # below this share of the largest squared norm, a float32 Gram has lost the squared diameter
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Factor(NamedTuple):
+    """A set of N points up to translation and rotation.
+
+    Attributes:
+        rows: C, one point a row, the first of them at the origin; d columns.
+        diameter: Largest distance between two points.
+        norm: Largest norm of a point before translation: what rounding is relative to.
+    """
+
+    rows: Float[Array, "N d"]
+    diameter: Float[Array, ""]
+    norm: Float[Array, ""]
+
+
+@jax.jit
+def factor_points(points: Float[Array, "N p"]) -> Factor:
+    """Translate to the first point; the points are their own factor when there are few coordinates."""
+    moved = points - points[:1]
+    if moved.shape[0] > moved.shape[1]:
+        distances = _squared_distances(jnp.einsum("ap,bp->ab", moved, moved, precision=_HIGHEST))
+        diameter = jnp.sqrt(distances.max())
+        return Factor(moved, diameter, diameter)
+    gram = jnp.einsum("ap,bp->ab", moved, moved, precision=_HIGHEST)
+    return factor_moved_gram(gram)
+
+
+@jax.jit
+def factor_gram(gram: Float[Array, "N N"]) -> Factor:
+    """Translate to the first point, then factor."""
+    moved = gram - gram[:1] - gram[:, :1] + gram[0, 0]
+    norm = jnp.sqrt(jnp.max(jnp.diagonal(gram)))
+    return factor_moved_gram(moved)._replace(norm=norm)
+
+
+def factor_moved_gram(gram: Float[Array, "N N"]) -> Factor:
+    """Factor the Gram matrix of points whose first is the origin: Cholesky in order of arrival.
+
+    The matrix is scaled to unit diagonal, so that points near the origin keep their own relative accuracy, and shifted by
+    4 sqrt(N) eps (more where that fails), because semidefinite up to rounding is not enough for Cholesky. A column whose
+    pivot is of the size of the shift would carry the shift as noise (two equal points would drift apart) and is dropped.
+
+    Args:
+        gram: Inner products relative to the first point: row and column 0 are zero.
+
+    Returns:
+        The factor; N - 1 columns, or one for a single point.
+    """
+    inner = gram[1:, 1:] if gram.shape[0] > 1 else gram
+    num = inner.shape[0]
+    lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(inner), 0))
+    present = lengths > 0
+    scale = jnp.where(present, lengths, 1)
+    unit = jnp.where(present[:, None] & present[None, :], inner / scale[:, None] / scale[None, :], 0)
+
+    def attempt(state):
+        tries, shift, _ = state
+        return tries + 1, 16 * shift, jnp.linalg.cholesky(unit + jnp.diag(jnp.where(present, shift, 1.0)))
+
+    shift = jnp.asarray(4 * num**0.5 * jnp.finfo(gram.dtype).eps, gram.dtype)
+    start = attempt((0, shift, unit))
+    _, next_shift, lower = jax.lax.while_loop(lambda s: (s[0] < 4) & ~jnp.isfinite(s[2]).all(), attempt, start)
+    # A pivot squared is the unexplained share of the point, plus the shift.
+    lower = jnp.where((jnp.diagonal(lower) ** 2 <= 4 * next_shift / 16)[None, :], 0, lower)
+    rows = lengths[:, None] * lower
+    if gram.shape[0] > 1:
+        rows = jnp.concatenate([jnp.zeros((1, num), gram.dtype), rows])
+    norm = jnp.sqrt(jnp.maximum(jnp.max(jnp.diagonal(gram)), 0))
+    return Factor(rows, jnp.sqrt(_squared_distances(gram).max()), norm)
+
+
+def _squared_distances(gram: Float[Array, "N N"]) -> Float[Array, "N N"]:
+    squares = jnp.diagonal(gram)
+    return jnp.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
+
+
+def require_gram(gram: Float[Array, "N N"]) -> None:
+    if isinstance(gram, jax.core.Tracer):
+        return
+    largest = float(jnp.max(jnp.abs(jnp.diagonal(gram))))
+    allowed = 1e3 * float(jnp.finfo(gram.dtype).eps) * largest
+    if float(jnp.max(jnp.abs(gram - gram.T))) > allowed:
+        raise ValueError("Expected a symmetric Gram matrix, got one that differs from its transpose. Pass points @ points.T.")
+    if float(jnp.min(jnp.diagonal(gram))) < -allowed or float(jnp.max(jnp.abs(gram))) > largest + allowed:
+        raise ValueError("Expected a positive semidefinite Gram matrix, got one that no points can have.")
+
+
+def warn_if_narrow(factor: Factor, dtype: jnp.dtype) -> None:
+    if isinstance(factor.rows, jax.core.Tracer) or dtype != jnp.float32:
+        return
+    if 0 < float(factor.diameter) ** 2 < NARROW * float(factor.norm) ** 2:
+        warnings.warn(
+            "The points differ by less than 1% of their norm, so a float32 Gram matrix has lost most of their distances. "
+            "Subtract one point from all before multiplying (lggw and gaussian_width do), or use float64.",
+            stacklevel=3,
+        )
