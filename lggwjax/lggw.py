@@ -215,14 +215,16 @@ def nerc(
     path = check_path(path)
     grams = jnp.stack([gradient_gram(loss_fn, params, batch, chunk_size=chunk_size, wrt=wrt) for params in path])
     num_draws = check_num_draws(num_draws)
-    return estimate_nerc(_nerc_moments(key, grams, num_draws), grams, num_draws)
+    largest = jnp.trace(grams, axis1=-2, axis2=-1).max()
+    return estimate_nerc(_nerc_moments(key, grams, num_draws), largest, grams.shape[-1], num_draws)
 
 
-def estimate_nerc(moments: Moments, grams: Float[Array, "T n n"], num_draws: int | Int[Array, ""]) -> Estimate:
-    """Put a NERC together from the moments of its draws and the Gram matrices, which set the rounding allowance."""
-    traces = jnp.trace(grams, axis1=-2, axis2=-1)
+def estimate_nerc(
+    moments: Moments, largest_trace: Float[Array, ""], num_samples: int, num_draws: int | Int[Array, ""]
+) -> Estimate:
+    """Put a NERC together from the moments of its draws; the largest trace of a Gram matrix sets the rounding allowance."""
     drawn = jnp.asarray(num_draws, jnp.int32)
-    rounding = 16 * jnp.finfo(grams.dtype).eps * jnp.sqrt(traces.max()) / grams.shape[-1] ** 0.5
+    rounding = 16 * jnp.finfo(moments.mean.dtype).eps * jnp.sqrt(largest_trace / num_samples)
     return Estimate(moments.mean, moments.stderr, drawn, drawn, rounding)
 
 

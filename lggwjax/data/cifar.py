@@ -31,8 +31,8 @@ def open_cifar10(folder: Path) -> Source:
     """Check the sizes of the batches that are present; images are read later, only those asked for.
 
     Args:
-        folder: Holds any of ``data_batch_1.bin`` .. ``data_batch_5.bin`` and ``test_batch.bin``. Without a data batch the
-            test batch is what the sample is drawn from.
+        folder: Holds any of ``data_batch_1.bin`` .. ``data_batch_5.bin`` and ``test_batch.bin``. Without a
+            data batch the test batch is what the sample is drawn from.
 
     Raises:
         FileNotFoundError: If no batch is present.
@@ -93,7 +93,7 @@ def _batch(paths: list[Path], counts: dict[Path, int], rows: np.ndarray) -> Batc
             worst = int(chunk[:, 0].max())
             if worst > 9:
                 raise BadFileError(
-                    f"Expected labels 0 to 9, got {worst} in {path}. The file is corrupt or not of CIFAR-10; fetch it again."
+                    f"Expected labels 0 to 9, got {worst} in {path}. It is corrupt or not of CIFAR-10; fetch it again."
                 )
 
         with one_line_errors(path, "CIFAR-10 batch"), open_stream(path) as (stream, _):

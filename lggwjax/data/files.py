@@ -18,6 +18,7 @@ import numpy as np
 
 from lggwjax.data.spec import Batch, Task
 
+Stream = IO[bytes] | gzip.GzipFile
 CHUNK_BYTES = 1 << 20
 # No stream of deflate data expands further than this.
 MAX_DEFLATE_RATIO = 1032
@@ -77,7 +78,7 @@ def locate(folder: Path, names: tuple[str, ...], origin: str) -> Path:
     """The first of ``names`` that is a file in ``folder``.
 
     Raises:
-        FileNotFoundError: If there is none; the message says where it was looked for and where one gets it (``origin``).
+        FileNotFoundError: If there is none; the message says where it was looked for, and ``origin``.
     """
     for name in names:
         if (folder / name).is_file():
@@ -109,7 +110,7 @@ def locate_one(place: Path, suffix: str) -> Path:
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+def open_stream(path: Path) -> Iterator[tuple[Stream, int]]:
     """Open a plain or gzipped file; also give the largest number of bytes that it can hold."""
     size = os.path.getsize(path)
     if path.suffix == ".gz":
@@ -140,7 +141,7 @@ def memory_limit() -> int:
 
 
 def row_chunks(
-    stream: IO[bytes], num_rows: int, row_shape: tuple[int, ...], dtype: np.dtype, path: Path
+    stream: Stream, num_rows: int, row_shape: tuple[int, ...], dtype: np.dtype, path: Path
 ) -> Iterator[tuple[int, np.ndarray]]:
     """All rows in order, as (number of the first row, rows); checks that the stream ends where the last row does.
 
@@ -155,7 +156,7 @@ def row_chunks(
         if len(data) < count * row_bytes:
             raise BadFileError(
                 f"Expected {num_rows} rows of {row_bytes} bytes in {path}, as its header says, got only "
-                f"{start + len(data) // row_bytes}. The file is cut off or its header is wrong; fetch or write it again."
+                f"{start + len(data) // row_bytes}. It is cut off or its header is wrong; fetch or write it again."
             )
         yield start, np.frombuffer(data, dtype).reshape(count, *row_shape)
     if stream.read(1):

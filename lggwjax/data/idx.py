@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from lggwjax.data.files import (
     BadFileError,
     Source,
+    Stream,
     check_request,
     locate,
     one_line_errors,
@@ -78,7 +78,7 @@ def open_idx(name: str, folder: Path) -> Source:
     return Source(_TITLE[name], counts[0], counts[1], "classification", 10, read, _CLASSES[name])
 
 
-def _header(stream: IO[bytes], capacity: int, shape: tuple[int, ...], path: Path) -> int:
+def _header(stream: Stream, capacity: int, shape: tuple[int, ...], path: Path) -> int:
     """Number of items that the header promises, after checking that the file can hold them."""
     kind = "images" if shape else "labels"
     length = 4 * (2 + len(shape))

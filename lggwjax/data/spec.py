@@ -85,7 +85,7 @@ class DataSpec:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
                 raise ValueError(
-                    f"Expected {field} to be a whole number from {low} to 2147483647, got {value!r}. Give such a number."
+                    f"Expected {field} to be a whole number from {low} to 2147483647, got {value!r}. Change it."
                 )
         if not (math.isfinite(self.condition) and self.condition >= 1):
             raise ValueError(f"Expected a finite condition >= 1, got {self.condition}. Give 1 for equal eigenvalues.")

@@ -61,7 +61,8 @@ def select(params: PyTree, wrt: Wrt = None) -> Selection:
     paths, treedef = jax.tree_util.tree_flatten_with_path(params)
     if wrt is None:
         chosen = tuple(_is_floating(leaf) for _, leaf in paths)
-    elif callable(wrt):
+    elif callable(wrt) and (jax.tree_util.treedef_is_leaf(treedef) or jax.tree.structure(wrt) != treedef):
+        # A mask may be callable itself: that of an equinox module is one.
         chosen = tuple(bool(wrt(path, leaf)) for path, leaf in paths)
     else:
         if jax.tree.structure(wrt) != treedef:

@@ -29,9 +29,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # loads scipy.special, .integrate and .spatial at their first use: together 0.3 s
 from numpy.typing import ArrayLike
-from scipy import integrate, special
-from scipy.spatial import ConvexHull, QhullError
 
 # Beyond t = 40 the upper Gaussian tail, 4e-350, is negligible even when multiplied by the largest count.
 _TAIL_END = 40.0
@@ -64,9 +63,9 @@ def expected_max_normal(num: int) -> float:
         return 0.0
 
     def integrand(t: float) -> float:
-        return -math.expm1(count * special.log_ndtr(t)) - math.exp(count * special.log_ndtr(-t))
+        return -math.expm1(count * scipy.special.log_ndtr(t)) - math.exp(count * scipy.special.log_ndtr(-t))
 
-    return _integrate_tail(integrand, float(-special.ndtri_exp(-math.log(count))))
+    return _integrate_tail(integrand, float(-scipy.special.ndtri_exp(-math.log(count))))
 
 
 def expected_max_abs_normal(num: int) -> float:
@@ -90,7 +89,7 @@ def expected_max_abs_normal(num: int) -> float:
         # At t = 0 the logarithm is minus infinity and the integrand 1.
         return -math.expm1(count * math.log1p(-math.erfc(t / math.sqrt(2)))) if t > 0 else 1.0
 
-    return _integrate_tail(integrand, float(-special.ndtri_exp(-math.log(2 * count))))
+    return _integrate_tail(integrand, float(-scipy.special.ndtri_exp(-math.log(2 * count))))
 
 
 def expected_chi(dim: int) -> float:
@@ -192,9 +191,9 @@ def polygon(vertices: ArrayLike) -> float:
         return 0.0
     points = points / scale
     try:
-        hull = points[ConvexHull(points).vertices]
+        hull = points[scipy.spatial.ConvexHull(points).vertices]
         perimeter = np.linalg.norm(hull - np.roll(hull, 1, axis=0), axis=1).sum()
-    except QhullError:  # flat up to rounding, or fewer than three points
+    except scipy.spatial.QhullError:  # flat up to rounding, or fewer than three points
         axis = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
         perimeter = 2 * np.ptp(points @ axis)
     return scale * float(perimeter) / (2 * math.sqrt(2 * math.pi))
@@ -257,16 +256,18 @@ def sparse_ball(dim: int, sparsity: int) -> float:
     # the trapezoid rule converges exponentially; 40 curvature scales to each side leave out less than 1e-17.
     upper, lower = sparsity + 1.0, float(dim - sparsity)
     logit = math.log(upper / lower) + math.sqrt(1 / upper + 1 / lower) * np.arange(-40.0, 40.1, 0.2)
-    log_density = upper * special.log_expit(logit) + lower * special.log_expit(-logit)
+    log_density = upper * scipy.special.log_expit(logit) + lower * scipy.special.log_expit(-logit)
     weights = np.exp(log_density - log_density.max())
     weights /= weights.sum()
-    root_half_u = np.where(logit < 0, special.erfcinv(special.expit(logit)), special.erfinv(special.expit(-logit)))
+    root_half_u = np.where(
+        logit < 0, scipy.special.erfcinv(scipy.special.expit(logit)), scipy.special.erfinv(scipy.special.expit(-logit))
+    )
 
     def weighted_laplace(t: float) -> float:
         z = root_half_u * math.sqrt(1 + 2 * t)
-        ratio = special.erfcx(z) / special.erfcx(root_half_u)
+        ratio = scipy.special.erfcx(z) / scipy.special.erfcx(root_half_u)
         log_laplace = np.log(ratio) - 0.5 * math.log1p(2 * t) - 2 * t * root_half_u**2
-        slope = (1 + 2 / math.sqrt(math.pi) * z / special.erfcx(z)) / (1 + 2 * t)
+        slope = (1 + 2 / math.sqrt(math.pi) * z / scipy.special.erfcx(z)) / (1 + 2 * t)
         return float(weights @ (np.exp(sparsity * log_laplace) * slope)) * sparsity
 
     return _expected_root(weighted_laplace, bound**2)
@@ -292,7 +293,7 @@ def sparse_ball_bound(dim: int, sparsity: int) -> float:
     if _count("sparsity", sparsity) > _count("dim", dim):
         raise ValueError(f"Expected sparsity <= dim = {dim}, got {sparsity}. Lower the sparsity or raise dim.")
     share = sparsity / dim
-    q = -float(special.ndtri(share / 2))
+    q = -float(scipy.special.ndtri(share / 2))
     return math.sqrt(sparsity + dim * 2 * q * math.exp(-(q**2) / 2) / math.sqrt(2 * math.pi))
 
 
@@ -316,15 +317,15 @@ def nuclear_ball_bound(rows: int, columns: int) -> float:
 def _integrate_tail(integrand: Callable[[float], float], middle: float) -> float:
     """Integral over the half-line of a function that falls from 1 to 0 around ``middle``, where it is cut in two."""
     parts = [(0.0, middle), (middle, _TAIL_END)]
-    return math.fsum(integrate.quad(integrand, *part, epsabs=0.0, epsrel=1e-13, limit=500)[0] for part in parts)
+    return math.fsum(scipy.integrate.quad(integrand, *part, epsabs=0.0, epsrel=1e-13, limit=500)[0] for part in parts)
 
 
 def _expected_root(weighted_laplace: Callable[[float], float], mean: float) -> float:
     r"""E sqrt(S) for S >= 0 from t -> E[S exp(-t S)] and the size of E S.
 
-    sqrt(S) = (2/sqrt(pi)) int_0^inf S exp(-x^2 S) dx has no cancellation at x = 0, unlike the form with 1 - E exp(-t S).
-    After x = sinh(y)/(2 sqrt(E S)) the integrand is even and analytic for |Im y| < pi/2, so the trapezoid rule of step h
-    has error exp(-pi^2/h); its slowest decay, exp(-2 y), leaves out 1e-17 beyond y = 21.
+    sqrt(S) = (2/sqrt(pi)) int_0^inf S exp(-x^2 S) dx has no cancellation at x = 0, unlike the form with 1 - exp(-t S).
+    After x = sinh(y)/(2 sqrt(E S)) the integrand is even and analytic for |Im y| < pi/2, so the trapezoid rule of step
+    h has error exp(-pi^2/h); its slowest decay, exp(-2 y), leaves out 1e-17 beyond y = 21.
     """
     step = 0.15
     y = np.arange(0.0, 21.0, step)

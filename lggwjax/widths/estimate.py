@@ -19,15 +19,20 @@ class Interval(NamedTuple):
 
 
 def _student_quantile(level: float, dof: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Two-sided Student t quantile; inside a trace by Hill's asymptotic inverse, which dof >= 7 makes good to 1e-3."""
+    """Two-sided Student t quantile; inside a trace its expansion around the normal: good to 1e-3 for dof >= 7 and level <= 0.99."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"Expected a confidence level between 0 and 1, got {level}. Pass for instance level=0.95.")
     tail = 0.5 + level / 2
     if not isinstance(dof, jax.core.Tracer):
         return jnp.asarray(special.stdtrit(dof, tail), dtype=jnp.result_type(float))
     z = float(special.ndtri(tail))
-    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    return z + terms[0] / dof + terms[1] / dof**2 + terms[2] / dof**3
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + terms[0] / dof + terms[1] / dof**2 + terms[2] / dof**3 + terms[3] / dof**4
 
 
 @jax.tree_util.register_dataclass

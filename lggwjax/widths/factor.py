@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 NARROW = 1e-4  # below this share of the largest squared norm, a float32 Gram has lost the squared diameter
@@ -47,6 +48,7 @@ def factor_gram(gram: Float[Array, "N N"]) -> Factor:
     return factor_moved_gram(moved)._replace(norm=norm)
 
 
+@jax.jit
 def factor_moved_gram(gram: Float[Array, "N N"]) -> Factor:
     """Factor the Gram matrix of points whose first is the origin: Cholesky in order of arrival.
 
@@ -91,11 +93,12 @@ def _squared_distances(gram: Float[Array, "N N"]) -> Float[Array, "N N"]:
 def require_gram(gram: Float[Array, "N N"]) -> None:
     if isinstance(gram, jax.core.Tracer):
         return
-    largest = float(jnp.max(jnp.abs(jnp.diagonal(gram))))
+    values = np.asarray(gram)  # inside jit, operations of jax on a constant would be traced
+    largest = float(np.abs(np.diagonal(values)).max())
     allowed = 1e3 * float(jnp.finfo(gram.dtype).eps) * largest
-    if float(jnp.max(jnp.abs(gram - gram.T))) > allowed:
+    if float(np.abs(values - values.T).max()) > allowed:
         raise ValueError("Expected a symmetric Gram matrix, got one that differs from its transpose. Pass points @ points.T.")
-    if float(jnp.min(jnp.diagonal(gram))) < -allowed or float(jnp.max(jnp.abs(gram))) > largest + allowed:
+    if float(np.diagonal(values).min()) < -allowed or float(np.abs(values).max()) > largest + allowed:
         raise ValueError("Expected a positive semidefinite Gram matrix, got one that no points can have.")
 
 

@@ -15,9 +15,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from scipy import stats
 
+from lggwjax.widths.closed_form import expected_chi
 from lggwjax.widths.estimate import Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, factor_gram, factor_points, require_gram, warn_if_narrow
 
@@ -219,7 +221,7 @@ def _half_range_moments(key, rows: Float[Array, "n N d"], num_draws: Int[Array, 
     def block(index, carry):
         moments, counts = carry
         z = jax.random.normal(jax.random.fold_in(key, index), (DRAWS_PER_BLOCK, dim), rows.dtype)
-        z = z * (expected_chi(dim, rows.dtype) / jnp.linalg.norm(z, axis=1, keepdims=True))
+        z = z * (expected_chi(dim) / jnp.linalg.norm(z, axis=1, keepdims=True))
         scores = jnp.einsum("nad,kd->kna", rows, z, precision=_HIGHEST)
         keep = (index * DRAWS_PER_BLOCK + jnp.arange(DRAWS_PER_BLOCK) < num_draws).astype(rows.dtype)
         half = (scores.max(-1) - scores.min(-1)) / 2
@@ -236,11 +238,11 @@ def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate
     """Means of half-ranges over independently scrambled Sobol points; the error bar is over the scrambles."""
     if isinstance(factor.rows, jax.core.Tracer) or isinstance(num_draws, jax.core.Tracer):
         raise ValueError('Expected sampler="rqmc" outside jit and vmap, got a traced call. It runs on the host.')
-    rows = _principal_coordinates(factor.rows)
-    if rows.shape[-1] > SOBOL_MAX_DIM:
+    if factor.rows.shape[-1] > SOBOL_MAX_DIM:
         raise ValueError(
-            f"Expected at most {SOBOL_MAX_DIM} dimensions with sampler='rqmc', got {rows.shape[-1]}. Use sampler='iid'."
+            f"Expected at most {SOBOL_MAX_DIM} dimensions with sampler='rqmc', got {factor.rows.shape[-1]}. Use sampler='iid'."
         )
+    rows = _principal_coordinates(factor.rows)
     log2_points = max(0, -(-int(num_draws) // NUM_SCRAMBLES) - 1).bit_length()
     seeds = jax.random.randint(key, (NUM_SCRAMBLES,), 0, jnp.iinfo(jnp.int32).max)
     moments, counts = Moments.empty(dtype=rows.dtype), jnp.zeros(rows.shape[1], jnp.int32)
@@ -290,14 +292,6 @@ def _assemble(factor: Factor, value, stderr, counts, num_draws, num_replicates) 
     )
 
 
-def expected_chi(dim: int, dtype: jnp.dtype | None = None) -> Float[Array, ""]:
-    """Mean length of a Gaussian vector in ``dim`` dimensions."""
-    gammaln = jax.scipy.special.gammaln
-    if dim > 1000:  # the difference of two large logarithms loses digits; the series is good to 1e-12 here
-        return jnp.asarray(dim**0.5 * (1 - 1 / (4 * dim) + 1 / (32 * dim**2)), dtype)
-    return jnp.sqrt(2.0) * jnp.exp(gammaln((dim + 1) / 2) - gammaln(dim / 2)).astype(dtype)
-
-
 def _floating(array) -> Float[Array, "..."]:
     array = jnp.asarray(array)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
@@ -307,7 +301,9 @@ def _require_finite(name: str, array: Float[Array, "..."]) -> None:
     """Refuse values that are not finite; inside a trace nothing is known, and the result becomes NaN by itself."""
     if isinstance(array, jax.core.Tracer):
         return
-    bad = jnp.argwhere(~jnp.isfinite(array), size=1, fill_value=-1)[0]
-    if int(bad[0]) >= 0:
-        where = tuple(int(i) for i in bad)
-        raise ValueError(f"Expected finite {name}, got {array[where]} at index {where}. Remove or mend that row.")
+    # In numpy: inside jit, operations of jax on a constant would be traced and could not be looked at.
+    values = np.asarray(array)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(f"Expected finite {name}, got {values[where]} at index {where}. Remove or mend that row.")

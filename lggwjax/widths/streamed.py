@@ -55,11 +55,11 @@ def update_extremes(
         Extremes of all points seen. A projection that is NaN makes the direction NaN for good.
     """
     first = extremes.num_points
-    above = ~(projections.max(0) <= extremes.highest)
-    below = ~(projections.min(0) >= extremes.lowest)
+    above = projections.max(0) > extremes.highest
+    below = projections.min(0) < extremes.lowest
     return RunningExtremes(
-        highest=jnp.where(above, projections.max(0), extremes.highest),
-        lowest=jnp.where(below, projections.min(0), extremes.lowest),
+        highest=jnp.maximum(extremes.highest, projections.max(0)),  # NaN stays NaN, whatever comes after it
+        lowest=jnp.minimum(extremes.lowest, projections.min(0)),
         highest_index=jnp.where(above, first + projections.argmax(0).astype(jnp.int32), extremes.highest_index),
         lowest_index=jnp.where(below, first + projections.argmin(0).astype(jnp.int32), extremes.lowest_index),
         radius=jnp.maximum(extremes.radius, distances.max()),

@@ -1,0 +1,349 @@
+"""The command line: ``lggwjax run`` and ``lggwjax measure``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+EPILOG = """\
+Four numbers that are easily confused:
+  --num-samples   how many samples are trained on, again and again
+  --probe-size    how many of them (and as many held-out ones) have their gradients measured one by one
+  --measurements  how many checkpoints are measured, and so how many points the path of gradients has
+  --directions    how many random directions each width is averaged over; it sets the error bars
+"""
+
+
+class _OneLine(argparse.ArgumentParser):
+    """Argument errors in one line that names the option, what was expected and what was given."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}. See: {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; by default those of this process.
+
+    Returns:
+        The exit status: 0 when all was done, 1 when a run did not finish, 2 when it was refused, 130 after Ctrl-C.
+    """
+    log = logging.getLogger("lggwjax")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+    try:
+        options = _parser().parse_args(arguments)
+        return options.command(options)
+    except KeyboardInterrupt:
+        print("lggwjax: interrupted; the same command with --resume goes on from the last measurement", file=sys.stderr)
+        return 130
+    except FloatingPointError as error:
+        print(f"lggwjax: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        print(f"lggwjax: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except (OSError, MemoryError) as error:
+        print(f"lggwjax: {_one_line(error) or type(error).__name__}", file=sys.stderr)
+        return 1
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLine(prog="lggwjax", description="Loss Gradient Gaussian Width: measure how complex the gradients of training are.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_OneLine)
+    details: dict[str, Any] = {"epilog": EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    run = commands.add_parser("run", help="train on a fixed sample and measure on the way", **details)
+    run.set_defaults(command=_run)
+    _add_data(run)
+    _add_model(run)
+    _add_training(run)
+    _add_measuring(run)
+    _add_folder(run)
+    run.add_argument("--plan", action="store_true", help="say what would be done, in time and memory, and stop")
+    measure = commands.add_parser("measure", help="measure checkpoints that were trained elsewhere", **details)
+    measure.set_defaults(command=_measure, fresh=False)
+    measure.add_argument("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of orbax checkpoints, one folder a step")
+    _add_data(measure)
+    _add_model(measure)
+    _add_measuring(measure, path=False)
+    _add_folder(measure)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    names = "digits, mnist, fashion-mnist, cifar10, npz, csv, linear, teacher"
+    group = parser.add_argument_group("which samples are trained on")
+    group.add_argument("--data", default="digits", metavar="NAME", help=f"{names} (default digits, which needs no file)")
+    group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the files lie; nothing is downloaded")
+    group.add_argument("--label", metavar="COLUMN", help="column to predict (csv)")
+    group.add_argument("--num-samples", type=int, default=200, metavar="N", help="samples trained on (default 200)")
+    group.add_argument("--heldout-samples", type=int, default=1000, metavar="N", help="at most so many samples held out (default 1000)")
+    group.add_argument("--dimension", type=int, default=20, metavar="D", help="inputs of linear and teacher (default 20)")
+    group.add_argument("--noise", default="uniform", metavar="KIND", help="uniform or gaussian (linear; gaussian has no gradient bound)")
+    group.add_argument("--noise-scale", type=float, default=0.5, metavar="S", help="noise of linear, label temperature of teacher (default 0.5)")
+    group.add_argument("--condition", type=float, default=10.0, metavar="C", help="condition number of linear's inputs (default 10)")
+    group.add_argument("--seed", type=int, default=0, metavar="S", help="fixes samples, initial parameters, batches and directions")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which model")
+    group.add_argument("--model", default="ffn", metavar="NAME", help="ffn, cnn, resnet8 or resnet18 (default ffn)")
+    group.add_argument("--widths", type=_widths, metavar="W,W,..", help="hidden layers of ffn and cnn; 'none' for a linear model")
+    group.add_argument("--base-width", type=int, metavar="C", help="channels of the first convolution")
+    group.add_argument("--activation", default="relu", metavar="A", help="relu, tanh or gelu")
+    group.add_argument("--norm", metavar="NORM", help="none, layer, group or batch (batch is measured with frozen statistics)")
+    group.add_argument("--no-bias", dest="bias", action="store_false", help="leave out all biases")
+    group.add_argument("--no-residual", dest="residual", action="store_false", help="leave out a ResNet's skip connections")
+    group.add_argument("--init-scale", type=float, default=1.0, metavar="S", help="multiplies the initial kernels")
+    group.add_argument("--top-k", type=int, metavar="K", help="keep the K largest features of each sample")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it is trained")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="T", help="optimiser steps (default 200)")
+    length.add_argument("--passes", type=float, metavar="P", help="passes over the samples, instead of --steps")
+    group.add_argument("--optimizer", default="adam", metavar="O", help="gd, sgd, momentum, adam or adamw (default adam)")
+    group.add_argument("--learning-rate", type=float, default=0.003, metavar="R", help="default 0.003")
+    group.add_argument("--batch-size", type=int, metavar="B", help="samples a step (default all)")
+    group.add_argument("--weight-decay", type=float, default=0.0, metavar="R")
+    group.add_argument("--feature-l1", type=float, default=0.0, metavar="R", help="weight of the features' L1 norm in the loss trained on")
+    group.add_argument("--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them")
+
+
+def _add_measuring(parser: argparse.ArgumentParser, *, path: bool = True) -> None:
+    group = parser.add_argument_group("what is measured")
+    group.add_argument("--probe-size", type=int, default=64, metavar="M", help="samples whose gradients are measured (default 64)")
+    if path:
+        group.add_argument("--measurements", type=int, default=16, metavar="K", help="checkpoints measured (default 16)")
+        group.add_argument("--spacing", default="log", metavar="S", help="log or even (default log)")
+    group.add_argument("--directions", type=int, default=512, metavar="K", help="random directions (default 512)")
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where it goes")
+    group.add_argument("--out", type=Path, metavar="DIR", help="run folder (default runs/DATA-MODEL-seedS)")
+    group.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    group.add_argument("--quiet", action="store_true", help="no progress bar and no table")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    if text.strip().lower() in ("none", ""):
+        return ()
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, or none, got {text!r}") from None
+
+
+def _specs(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Data and model from the options; a linear population gets a linear model unless told otherwise."""
+    from lggwjax.data.spec import DataSpec
+    from lggwjax.models.spec import ModelSpec
+
+    data = DataSpec(
+        name=options.data,
+        data_dir=None if options.data_dir is None else options.data_dir.absolute(),
+        num_samples=options.num_samples,
+        probe_size=min(options.probe_size, options.num_samples),
+        heldout_samples=options.heldout_samples,
+        seed=options.seed,
+        label=options.label,
+        dimension=options.dimension,
+        condition=options.condition,
+        noise=options.noise,
+        noise_scale=options.noise_scale,
+    )
+    plain = data.name == "linear" and options.model == "ffn" and options.widths is None
+    model = ModelSpec(
+        name=options.model,
+        widths=() if plain else options.widths,
+        base_width=options.base_width,
+        activation=options.activation,
+        bias=options.bias and not plain,
+        norm=options.norm,
+        residual=options.residual,
+        init_scale=options.init_scale,
+        top_k=options.top_k,
+    )
+    return data, model
+
+
+def _steps(options: argparse.Namespace) -> int:
+    if options.passes is None:
+        return 200 if options.steps is None else options.steps
+    if not 0 < options.passes < 1e9:
+        raise ValueError(f"argument --passes: expected a positive number, got {options.passes}")
+    return max(1, round(options.passes * options.num_samples / (options.batch_size or options.num_samples)))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lggwjax.training import MeasureSpec, RunConfig, TrainSpec, plan_run, prepare_run, run
+
+    with _named_options():
+        data, model = _specs(options)
+        training = TrainSpec(
+            optimizer=options.optimizer,
+            learning_rate=options.learning_rate,
+            batch_size=options.batch_size,
+            weight_decay=options.weight_decay,
+            feature_l1=options.feature_l1,
+            steps=_steps(options),
+            seed=options.seed,
+            fresh=options.fresh,
+        )
+        measuring = MeasureSpec(options.measurements, options.spacing, options.directions)
+        prepared = prepare_run(RunConfig(data, model, training, measuring))
+    if options.plan:
+        _print_plan(plan_run(prepared))
+        return 0
+    out = options.out or Path("runs") / f"{data.name}-{model.name}-seed{options.seed}"
+    with _named_options(), _progress(training.steps, quiet=options.quiet) as progress:
+        page = run(prepared, out, resume=options.resume, progress=progress)
+    if not options.quiet:
+        _print_summary(page)
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from lggwjax.training import CheckpointPath, RunConfig, measure, prepare_run
+
+    with _named_options():
+        data, model = _specs(options)
+        prepared = prepare_run(RunConfig(data, model))
+    path = CheckpointPath(options.checkpoints, prepared.model.params)
+    settings = {name: part for name, part in prepared.settings().items() if name in ("data", "model")}
+    out = options.out or Path("runs") / f"measured-{data.name}-{model.name}-seed{options.seed}"
+    with _named_options(), _progress(path.steps[-1], quiet=options.quiet) as progress:
+        page = measure(
+            path,
+            prepared.model.loss_fn,
+            prepared.split.sample,
+            prepared.heldout,
+            out=out,
+            steps=path.steps,
+            probe_size=options.probe_size,
+            num_draws=options.directions,
+            seed=options.seed,
+            wrt=prepared.model.wrt,
+            predict_fn=prepared.model.predict_fn if prepared.split.task == "classification" else None,
+            feature_fn=prepared.model.feature_fn,
+            settings=settings,
+            resume=options.resume,
+            progress=progress,
+        )
+    if not options.quiet:
+        _print_summary(page)
+    return 0
+
+
+_OPTION_OF = {"name": "--model", "data": "--data"}
+
+
+@contextlib.contextmanager
+def _named_options() -> Iterator[None]:
+    """Name a refused field as the option is typed: learning_rate becomes --learning-rate."""
+    try:
+        yield
+    except ValueError as error:
+        known = {action.dest for group in _parser_actions() for action in group}
+        first = re.match(r"Expected (?:no )?(\w+)", str(error))
+        text = re.sub(r"\b(?:data|model|training|measuring)\.(\w+)", _option, str(error))
+        if first and first[1] in known | set(_OPTION_OF):
+            option = _OPTION_OF.get(first[1], "--" + first[1].replace("_", "-"))
+            text = text.replace(first[1], option, 1)
+        for name in known:
+            if "_" in name:
+                text = re.sub(rf"(?<![\w-]){name}(?!\w)", "--" + name.replace("_", "-"), text)
+        raise ValueError(text) from None
+
+
+def _option(match: re.Match[str]) -> str:
+    return {"data.name": "--data", "model.name": "--model"}.get(match[0], "--" + match[1].replace("_", "-"))
+
+
+def _parser_actions() -> Iterator[list[argparse.Action]]:
+    parser = argparse.ArgumentParser()
+    for add in (_add_data, _add_model, _add_training, _add_measuring, _add_folder):
+        add(parser)
+    yield parser._actions
+
+
+def _print_plan(plan: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = plan.settings
+    table = Table(title="What this run would do", show_header=False)
+    rows = {
+        "samples trained on": settings["data"]["num_samples"],
+        "samples measured": f"{settings['data']['probe_size']} of them, and as many held out",
+        "samples held out": settings["data"]["num_heldout"],
+        "parameters": f"{settings['measuring']['num_parameters']:,}",
+        "steps": f"{settings['training']['steps']} of {plan.step_seconds:.3g} s",
+        "checkpoints measured": f"{len(settings['measuring']['steps'])} of {plan.measure_seconds:.3g} s",
+        "random directions": settings["measuring"]["num_draws"],
+        "route": f"{settings['measuring']['route']}, {settings['measuring']['chunk_size']} gradients at once",
+        "time": f"about {plan.total_seconds:.0f} s, of which {plan.compile_seconds:.0f} s compiling, and some seconds for the page",
+        "memory": f"about {plan.peak_bytes / 2**30:.2f} GiB",
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _print_summary(page: Path) -> None:
+    from rich.console import Console
+
+    from lggwjax.report import load_config, load_run, summary_table, unseen_word, words
+
+    console, records = Console(), load_run(page.parent)
+    console.print(summary_table(records, words(records), unseen_word(load_config(page.parent))))
+    training, measuring = records["seconds.training"].iloc[-1], records["seconds.measuring"].iloc[-1]
+    share = 100 * measuring / max(training + measuring, 1e-9)
+    console.print(f"training {training:.1f} s, measuring {measuring:.1f} s ({share:.0f}%)", highlight=False)
+    console.print(f"page: {page}", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
+    """A bar with the latest LGGW and population descent, from the first step on: a refused run shows none."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+    task = bar.add_task("", total=total)
+
+    def show(step: int, record: dict[str, Any] | None) -> None:
+        bar.start()
+        bar.update(task, completed=step)
+        if record is not None:
+            bar.update(task, description=_latest(record))
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def _latest(record: dict[str, Any]) -> str:
+    text = f"LGGW {record['lggw']['value']:.3g}±{record['lggw']['stderr']:.1g}"
+    descent = record["population_descent"]
+    if descent is not None:
+        low, high = descent["ci95"]
+        text += f" descent {descent['value']:.2g} [{low:.2g}, {high:.2g}]"
+    return text

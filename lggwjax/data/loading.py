@@ -1,0 +1,165 @@
+"""From a DataSpec to a Split: who is in the sample, who is held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from sklearn.datasets import load_digits
+
+from lggwjax.data.arrays import open_npz
+from lggwjax.data.cifar import open_cifar10
+from lggwjax.data.files import Source
+from lggwjax.data.idx import open_idx
+from lggwjax.data.linear import LinearPopulation
+from lggwjax.data.spec import POPULATIONS, Batch, DataSpec, Split
+from lggwjax.data.tables import open_csv
+from lggwjax.data.teacher import TeacherPopulation
+
+
+def load(spec: DataSpec) -> Split:
+    """Draw the sample, its probe and the held-out part once from the seed.
+
+    The held-out part comes from the source's own test part where it has one, else from what the sample leaves over.
+
+    Guarantees:
+        * No row is in two of ``sample``, ``heldout_probe``, ``heldout_rest``; ``train_probe`` is part of ``sample``.
+        * ``sample`` depends on neither ``probe_size`` nor ``heldout_samples``, and a larger sample starts
+          with a smaller one of the same seed (for data of finite size).
+
+    Args:
+        spec: What to load.
+
+    Returns:
+        The split; ``x`` is float32, images are channel-last in [0, 1].
+
+    Raises:
+        FileNotFoundError: If a file is missing; the message says which, where it was looked for, where one gets it.
+        ValueError: If a file is not what it says, or more samples are asked for than there are; one line.
+
+    Example:
+        >>> split = load(DataSpec("digits", num_samples=100, probe_size=10))
+        >>> split.sample["x"].shape, split.heldout_probe["x"].shape, split.num_outputs
+        ((100, 8, 8, 1), (10, 8, 8, 1), 10)
+    """
+    return _from_population(spec) if spec.name in POPULATIONS else _from_source(spec, _open(spec))
+
+
+def _open(spec: DataSpec) -> Source:
+    if spec.name == "digits":
+        return _digits()
+    folder = spec.data_dir or Path()
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"Expected the data of {spec.name} at {folder}, got no such file or folder. Check the path; nothing is "
+            "downloaded."
+        )
+    if spec.name == "npz":
+        return open_npz(folder)
+    if spec.name == "csv":
+        return open_csv(folder, spec.label or "")
+    return open_cifar10(folder) if spec.name == "cifar10" else open_idx(spec.name, folder)
+
+
+def _digits() -> Source:
+    data, targets = load_digits(return_X_y=True)
+    images, labels = np.asarray(data).reshape(-1, 8, 8, 1), np.asarray(targets)
+
+    def batch(rows: np.ndarray) -> Batch:
+        return {"x": (images[rows] / 16).astype(np.float32), "y": labels[rows].astype(np.int32)}
+
+    def read(rows: np.ndarray, heldout: np.ndarray) -> tuple[Batch, Batch]:
+        return batch(rows), batch(heldout)
+
+    return Source("scikit-learn's digits", len(labels), 0, "classification", 10, read, tuple("0123456789"))
+
+
+def shuffled_rows(rng: np.random.Generator, num_rows: int, count: int) -> np.ndarray:
+    """The first ``count`` entries of a uniformly random order of ``range(num_rows)``, in memory of order ``count``.
+
+    The order does not depend on ``count``; memory does not depend on ``num_rows``, which a hostile header sets.
+    """
+    swaps = rng.integers(np.arange(count), num_rows)
+    moved: dict[int, int] = {}
+    rows = np.empty(count, np.int64)
+    for i, j in enumerate(map(int, swaps)):
+        rows[i] = moved.get(j, j)
+        moved[j] = moved.get(i, i)
+    return rows
+
+
+def _from_source(spec: DataSpec, source: Source) -> Split:
+    n = spec.num_samples
+    if n > source.num_train:
+        where = f"at {spec.data_dir}" if spec.data_dir else "embedded"
+        raise ValueError(
+            f"Expected num_samples <= {source.num_train}, the number of samples of {source.title} {where}, got {n}. "
+            "Ask for fewer samples."
+        )
+    train_rng, test_rng = np.random.default_rng([spec.seed, 0]), np.random.default_rng([spec.seed, 1])
+    if source.num_test:
+        rows = shuffled_rows(train_rng, source.num_train, n)
+        heldout = shuffled_rows(test_rng, source.num_test, min(spec.heldout_samples, source.num_test))
+        origin = f"from its test part of {source.num_test}"
+    else:
+        left = source.num_train - n
+        both = shuffled_rows(train_rng, source.num_train, n + min(spec.heldout_samples, left))
+        rows, heldout = both[:n], both[n:]
+        origin = f"from the {left} that the sample leaves over"
+    sample, rest = source.read(rows, heldout)
+    held = f"{len(heldout)} samples {origin} are held out" if len(heldout) else "nothing is held out"
+    description = f"A sample of {n} of the {source.num_train} rows of {source.title}; {held}."
+    return Split(
+        *_parts(spec, sample, rest),
+        task=source.task,
+        num_outputs=source.num_outputs,
+        input_shape=sample["x"].shape[1:],
+        population=None,
+        description=description,
+        class_names=source.class_names,
+    )
+
+
+def _from_population(spec: DataSpec) -> Split:
+    if spec.name == "linear":
+        spectrum = np.geomspace(1, 1 / spec.condition, spec.dimension)
+        population = LinearPopulation.draw(
+            spec.population_seed, spectrum, noise=spec.noise, noise_scale=spec.noise_scale
+        )
+        what = f"linear regression in dimension {spec.dimension} with {spec.noise} noise of scale {spec.noise_scale:g}"
+        task, num_outputs = "regression", 1
+    else:
+        population = TeacherPopulation.draw(
+            spec.population_seed, spec.dimension, spec.num_classes, temperature=spec.noise_scale
+        )
+        what = f"a random network with {spec.num_classes} classes on inputs in a box of dimension {spec.dimension}"
+        task, num_outputs = "classification", spec.num_classes
+    key, heldout_key = jax.random.split(jax.random.key(spec.seed))
+    sample = _host(population.sample(key, spec.num_samples))
+    rest = _host(population.sample(heldout_key, spec.heldout_samples))
+    description = (
+        f"A sample of {spec.num_samples} from an exact population: {what}; {spec.heldout_samples} are held out."
+    )
+    return Split(
+        *_parts(spec, sample, rest),
+        task=task,
+        num_outputs=num_outputs,
+        input_shape=(spec.dimension,),
+        population=population,
+        description=description,
+    )
+
+
+def _host(batch: dict[str, jax.Array]) -> Batch:
+    return {name: np.asarray(array) for name, array in batch.items()}
+
+
+def _parts(spec: DataSpec, sample: Batch, heldout: Batch) -> tuple[Batch, Batch, Batch, Batch]:
+    """The four batches of a split: rows are in random order, so the first ones are a random subset."""
+    m = spec.probe_size
+    return sample, _rows(sample, slice(m)), _rows(heldout, slice(m)), _rows(heldout, slice(m, None))
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return {name: array[rows] for name, array in batch.items()}

@@ -1,0 +1,30 @@
+"""Training with sample reuse, and measuring on the way."""
+
+from lggwjax.training.checkpoints import read_params
+from lggwjax.training.config import MeasureSpec, RunConfig
+from lggwjax.training.heldout import gradient_norm, population_descent
+from lggwjax.training.loop import TrainingDiverged, TrainSpec, TrainState, measurement_steps, train
+from lggwjax.training.measure import CheckpointPath, measure
+from lggwjax.training.monitor import Monitor, MonitorState, Samples
+from lggwjax.training.run import plan_run, prepare_run, run
+
+__all__ = [
+    "CheckpointPath",
+    "MeasureSpec",
+    "Monitor",
+    "MonitorState",
+    "RunConfig",
+    "Samples",
+    "TrainSpec",
+    "TrainState",
+    "TrainingDiverged",
+    "gradient_norm",
+    "measure",
+    "measurement_steps",
+    "plan_run",
+    "population_descent",
+    "prepare_run",
+    "read_params",
+    "run",
+    "train",
+]

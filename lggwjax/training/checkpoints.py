@@ -1,0 +1,221 @@
+"""Checkpoints on disk: a thin layer over orbax that is synchronous, atomic and exact to the bit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from lggwjax.training.loop import TrainState
+
+_PARTS = ("params", "previous", "opt_state")
+
+
+def save(directory: str | Path, state: TrainState) -> None:
+    """Write one state to ``directory/<step>``, in full or not at all.
+
+    It is written under another name, brought to the disk, and renamed: a process killed at any moment leaves no
+    half checkpoint among the `steps`.
+
+    Args:
+        directory: The folder of all checkpoints of a run.
+        state: What `lggwjax.training.loop.train` gave.
+
+    Raises:
+        ValueError: If that step is already there.
+        OSError: If the disk refuses; nothing half-written is left.
+
+    Example:
+        >>> import tempfile
+        >>> from lggwjax.training.loop import TrainSpec, initial_state
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> state = initial_state({"params": jnp.arange(3.0), "state": {}}, None, TrainSpec())
+        >>> save(folder, state)
+        >>> steps(folder), restore(folder, 0, like=state).params["params"].tolist()
+        ([0], [0.0, 1.0, 2.0])
+    """
+    final = Path(directory).absolute() / str(state.step)
+    if final.exists():
+        raise ValueError(f"Expected no checkpoint of step {state.step} yet, got {final}. Remove it first.")
+    partial = final.with_name(f"{state.step}.partial")
+    tree = jax.tree.map(_storable, {part: getattr(state, part) for part in _PARTS})
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        with _quiet(), ocp.PyTreeCheckpointer() as writer:
+            writer.save(partial / "checkpoint", args=ocp.args.PyTreeSave(tree))
+        _to_disk(partial)
+        os.rename(partial / "checkpoint", final)
+        sync(final.parent)
+    except (OSError, ValueError, RuntimeError) as error:
+        # orbax passes on what tensorstore says of a full disk as a ValueError of many lines.
+        raise OSError(f"Writing the checkpoint of step {state.step} to {final} failed: {_one_line(error)}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def restore(directory: str | Path, step: int, like: TrainState) -> TrainState:
+    """Read the state of one step.
+
+    Args:
+        directory: The folder given to `save`.
+        step: One of `steps`.
+        like: A state of the same structure, shapes and types, as `lggwjax.training.loop.initial_state` makes it.
+
+    Returns:
+        The state as it was saved, bit for bit.
+
+    Raises:
+        ValueError: If there is no such checkpoint, it cannot be read, or a leaf is missing, left over or of another
+            shape or type; the message names the first.
+    """
+    path = Path(directory).absolute() / str(step)
+    stored = _stored(path)
+    return TrainState(step, **_read(path, stored, stored, {part: getattr(like, part) for part in _PARTS}))
+
+
+def steps(directory: str | Path) -> list[int]:
+    """List the steps of which ``directory`` holds a complete checkpoint, rising; none if there is no such folder."""
+    folder = Path(directory)
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+
+
+def read_params(path: str | Path, like: PyTree) -> PyTree:
+    """Read the parameters of any orbax checkpoint of arrays, also of one that was not written here.
+
+    Args:
+        path: One checkpoint: ``directory/<step>`` of `save`, or of orbax's checkpointers or manager. It may hold a
+            `TrainState` of ours, ``{"params": ..., "state": ...}``, or what is under ``"params"`` alone. ``flax.nnx``
+            states, whose leaves lie under ``value``, are read as well.
+        like: ``{"params": ..., "state": ...}`` of the model, for structure, shapes and types.
+
+    Returns:
+        The parameters, of the structure of ``like``.
+
+    Raises:
+        ValueError: If there is no such checkpoint, it cannot be read, or a leaf is missing, left over or of another
+            shape or type; the message names the first.
+    """
+    path = Path(path).absolute()
+    if (path / "default").is_dir():
+        path = path / "default"
+    stored = _stored(path)
+    if set(_PARTS) <= set(stored):
+        return _read(path, {"params": stored["params"]}, stored["params"], like)
+    return _read(path, stored, stored if set(stored) <= set(like) else {"params": stored}, like)
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """Shapes and types of what a checkpoint holds, without reading it."""
+    if not path.is_dir():
+        raise ValueError(f"Expected a checkpoint at {path}, got no such folder.")
+    with _quiet(), ocp.PyTreeCheckpointer() as reader:
+        try:
+            metadata = reader.metadata(path).item_metadata
+        except Exception as error:  # Whatever a foreign or broken folder provokes in orbax.
+            raise ValueError(f"Expected an orbax checkpoint at {path}, got: {_one_line(error)}") from error
+    tree = getattr(metadata, "tree", None)
+    if not isinstance(tree, dict) or not jax.tree.leaves(tree):
+        raise ValueError(f"Expected an orbax checkpoint of named arrays at {path}, got a folder without any.")
+    return tree
+
+
+def _read(path: Path, item: PyTree, found: PyTree, like: PyTree) -> PyTree:
+    """Read ``item``, the wanted part of a checkpoint, which lies as ``found`` against ``like``."""
+    template = _named(jax.tree.map(_storable, like))
+    names = _named(found)
+    if all(name.endswith("/value") for name in names):
+        names = {name.removesuffix("/value"): leaf for name, leaf in names.items()}
+    _check(names, template, path)
+    # As numpy: neither the devices nor the sharding of the writer matter.
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    with _quiet(), ocp.PyTreeCheckpointer() as reader:
+        try:
+            restored = reader.restore(
+                path, args=ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+            )
+        except Exception as error:  # A torn array is a ValueError of tensorstore, a torn index another error.
+            raise ValueError(f"Expected a readable checkpoint at {path}, got: {_one_line(error)}") from error
+    values = dict(zip(names, jax.tree.leaves(restored), strict=True))
+    leaves, treedef = jax.tree.flatten(like)
+    return treedef.unflatten([_like(leaf, values[name]) for leaf, name in zip(leaves, template, strict=True)])
+
+
+def _check(names: dict[str, Any], template: dict[str, Any], path: Path) -> None:
+    advice = "Give the model and the optimizer that it was written with."
+    for name, leaf in template.items():
+        want = f"{leaf.dtype}{list(leaf.shape)}"
+        if name not in names:
+            raise ValueError(f"Expected {name} of {want} in the checkpoint {path}, got no such leaf. {advice}")
+        held = names[name]
+        got = f"{getattr(held, 'dtype', '?')}{list(getattr(held, 'shape', ()))}"
+        if got != want:
+            raise ValueError(f"Expected {name} of {want} in the checkpoint {path}, got {got}. {advice}")
+    for name in names:
+        if name not in template:
+            raise ValueError(f"Expected no {name} in the checkpoint {path}, got one. {advice}")
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    pairs = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _storable(leaf: Any) -> Any:
+    """Typed random keys (of dropout, say) are stored as the integers they are made of."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _like(leaf: Any, value: np.ndarray) -> jax.Array:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is not None and len(sharding.device_set) > 1:
+        return jax.device_put(value, sharding)
+    return jnp.asarray(value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep orbax's log, tracebacks of its threads among it, off the screen: errors are raised here in one line."""
+    logger = logging.getLogger("absl")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+
+
+def _to_disk(folder: Path) -> None:
+    """Bring a folder and all below it to the disk: a record may speak of it only then."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Bring one file, or the names in one folder, to the disk: after that a power cut does not undo them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _one_line(error: BaseException) -> str:
+    """The error without line breaks; tensorstore names long paths first and the cause last, so the end is kept."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"... {text[-200:]}"

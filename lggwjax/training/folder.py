@@ -1,0 +1,294 @@
+"""The run folder: one writer, a fixed configuration, and records that survive a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from lggwjax.training.checkpoints import steps, sync
+
+Json = dict[str, Any]
+_CONFIG, _METRICS, _CHECKPOINTS, _REPORT, _LOCK = "config.json", "metrics.jsonl", "checkpoints", "report.html", ".lock"
+_PARTIAL = f"{_CONFIG}.partial"
+
+
+class RunFolder:
+    """A run folder that this process alone writes to. Made by `open`; close it, or use it in a ``with``.
+
+    A record goes to the disk before `append` returns, and its checkpoint is to be saved before it. So at any moment the
+    folder holds the records of the first measurements, each with its checkpoint, and perhaps leftovers, which the next
+    `open` clears away.
+
+    Attributes:
+        path: The folder.
+        config: What ``config.json`` holds.
+        records: All records on disk, oldest first.
+        finished: Whether ``report.html`` was there already: nothing is locked or touched then, nor can be added.
+    """
+
+    def __init__(self, path: Path, config: Json, records: list[Json], *, finished: bool, lock: int | None):
+        self.path, self.config, self.records, self.finished = path, config, records, finished
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: str | Path, asked: Json, *, resume: bool = False, extra: Json | None = None) -> Self:
+        """Create a run folder, or go on with one.
+
+        Going on means: after the last record whose checkpoint is there; later checkpoints, later records and a torn
+        last line are removed. Where there are no checkpoints at all (they may be kept elsewhere), every record counts.
+
+        Args:
+            path: The folder; its parents are made too.
+            asked: What was asked for, as JSON objects; on going on, every entry must equal the one in ``config.json``,
+                and entries left out are not looked at.
+            resume: Go on with what is there; an absent, empty or half-created folder is started.
+            extra: Further entries of ``config.json``, such as versions, which may differ later.
+
+        Returns:
+            The folder, locked by the kernel until it is closed or the process ends, however it ends.
+
+        Raises:
+            ValueError: If the folder is not empty and ``resume`` is not set, is written to by another process, is no
+                run folder, is damaged, or was made with another configuration. Nothing in it is changed then.
+            OSError: If the disk refuses.
+
+        Example:
+            >>> import tempfile
+            >>> place = Path(tempfile.mkdtemp()) / "run"
+            >>> with RunFolder.open(place, {"seed": 0}) as folder:
+            ...     folder.append({"step": 0, "train_loss": 2.5})
+            >>> with RunFolder.open(place, {"seed": 0}, resume=True) as folder:
+            ...     folder.records
+            [{'step': 0, 'train_loss': 2.5}]
+        """
+        path = Path(path)
+        asked, further = json.loads(_strict(asked)), json.loads(_strict(extra or {}))
+        _refuse_unsuitable(path, resume)
+        if (path / _CONFIG).exists() and (path / _REPORT).exists():
+            config = _checked_config(path, asked)
+            return cls(path, config, read_records(path / _METRICS), finished=True, lock=None)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        try:
+            # Again, now that nobody else can write: another process may have made this folder a moment ago.
+            _refuse_unsuitable(path, resume)
+            if (path / _CONFIG).exists():
+                config = _checked_config(path, asked)
+            else:
+                config = asked | further
+                _write_config(path, config)
+            return cls(path, config, _rewind(path), finished=False, lock=lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where the checkpoints of the run lie."""
+        return self.path / _CHECKPOINTS
+
+    def append(self, record: Json) -> None:
+        """Add one record to ``metrics.jsonl``, on the disk before this returns.
+
+        Args:
+            record: Strict JSON with an integer ``step`` beyond the last.
+
+        Raises:
+            ValueError: If the record holds NaN or infinity, its step does not rise, or the folder is closed.
+            OSError: If the disk refuses; the file is then as it was.
+        """
+        if self._lock is None:
+            raise ValueError(f"Expected an open unfinished run folder, got {self.path}. Open it first.")
+        last = self.records[-1]["step"] if self.records else -1
+        if not isinstance(record.get("step"), int) or record["step"] <= last:
+            raise ValueError(f"Expected a record with a step beyond {last}, got {record.get('step')!r}.")
+        line = _strict(record) + b"\n"
+        file = os.open(self.path / _METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        size = os.fstat(file).st_size
+        try:
+            _write(file, line)
+            if size == 0:
+                sync(self.path)  # the name of the new file
+        except BaseException:
+            # Half a line must not stay behind a full disk or Ctrl-C; a kill leaves one, which the next reader drops.
+            os.ftruncate(file, size)
+            raise
+        finally:
+            os.close(file)
+        self.records.append(json.loads(line))
+
+    def close(self) -> None:
+        """Let go of the lock; closing twice does no harm."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_records(file: str | Path) -> list[Json]:
+    """Read ``metrics.jsonl``; a last line torn off by a kill is left out.
+
+    Args:
+        file: The file; an absent one holds no records.
+
+    Returns:
+        One object a line.
+
+    Raises:
+        ValueError: If another line is no strict JSON object, or the steps do not rise.
+    """
+    return [record for record, _ in _lines(Path(file))]
+
+
+def _lines(file: Path) -> list[tuple[Json, int]]:
+    """Every record with the size of the file up to its end."""
+    found: list[tuple[Json, int]] = []
+    end = 0
+    for number, line in enumerate(file.read_bytes().splitlines(keepends=True) if file.exists() else [], start=1):
+        if not line.endswith(b"\n"):
+            break
+        end += len(line)
+        try:
+            record = json.loads(line, parse_constant=_no_constant)
+            step = record["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"Expected a JSON object with a step in line {number} of {file}, got {error}.") from error
+        if not isinstance(step, int) or (found and step <= found[-1][0]["step"]):
+            raise ValueError(f"Expected rising whole steps in {file}, got {step!r} in line {number}.")
+        found.append((record, end))
+    return found
+
+
+def _rewind(path: Path) -> list[Json]:
+    """Cut the folder back to its last record with a checkpoint, and return the records that stay."""
+    lines, kept = _lines(path / _METRICS), set(steps(path / _CHECKPOINTS))
+    while kept and lines and lines[-1][0]["step"] not in kept:
+        lines.pop()
+    last = lines[-1][0]["step"] if lines else -1
+    size = lines[-1][1] if lines else 0
+    # Records first: a kill in between leaves checkpoints too many, never a record too many.
+    if (path / _METRICS).exists() and (path / _METRICS).stat().st_size != size:
+        with (path / _METRICS).open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
+    for entry in (path / _CHECKPOINTS).iterdir() if (path / _CHECKPOINTS).is_dir() else []:
+        if not entry.name.isdecimal() or int(entry.name) > last:
+            _remove(entry)
+    return [record for record, _ in lines]
+
+
+def _remove(checkpoint: Path) -> None:
+    # Under a name that is no step first: a kill on the way leaves no half checkpoint.
+    doomed = checkpoint.with_name(f"{checkpoint.name}.partial") if checkpoint.name.isdecimal() else checkpoint
+    if doomed != checkpoint:
+        shutil.rmtree(doomed, ignore_errors=True)
+        checkpoint.rename(doomed)
+    if doomed.is_dir():
+        shutil.rmtree(doomed)
+    else:
+        doomed.unlink()
+
+
+def _refuse_unsuitable(path: Path, resume: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"Expected a folder to write the run to, got the file {path}. Choose another --out.")
+    names = {entry.name for entry in path.iterdir()} - {_LOCK, _PARTIAL} if path.exists() else set()
+    if names and not resume:
+        raise ValueError(f"Expected a new folder, got {path}, which exists. Add --resume or choose another --out.")
+    if names and _CONFIG not in names:
+        first = min(names)
+        raise ValueError(f"Expected a run folder with {_CONFIG}, got {path} with {first}. Choose another --out.")
+
+
+def _locked(path: Path) -> int:
+    lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ValueError(
+            f"Expected {path} for this process alone, got one in use. Wait, or choose another --out."
+        ) from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _checked_config(path: Path, asked: Json) -> Json:
+    file = path / _CONFIG
+    try:
+        config = json.loads(file.read_bytes(), parse_constant=_no_constant)
+    except ValueError as error:
+        raise ValueError(f"Expected strict JSON in {file}, got {error}. Choose another --out.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"Expected a JSON object in {file}, got {type(config).__name__}. Choose another --out.")
+    _compare(config, asked, "", file)
+    return config
+
+
+def _compare(held: Json, asked: Json, prefix: str, file: Path) -> None:
+    for name, value in asked.items():
+        before = held.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            _compare(before, value, f"{prefix}{name}.", file)
+        # Types too: to Python, true equals 1.
+        elif name not in held or json.dumps(value, sort_keys=True) != json.dumps(before, sort_keys=True):
+            was, now = (json.dumps(before) if name in held else "nothing"), json.dumps(value)
+            raise ValueError(
+                f"Expected {prefix}{name} {was} as in {file}, got {now}. Leave it as it was, or choose another --out."
+            )
+
+
+def _write_config(path: Path, config: Json) -> None:
+    partial = path / _PARTIAL
+    try:
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            _write(file, _strict(config, indent=2) + b"\n")
+        finally:
+            os.close(file)
+        partial.replace(path / _CONFIG)
+        sync(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(file: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
+    os.fsync(file)
+
+
+def _strict(value: Json, indent: int | None = None) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, indent=indent).encode()
+    except ValueError as error:
+        name = next(iter(_not_finite(value)), "a value")
+        raise ValueError(f"Expected finite numbers or null, got NaN or infinity at {name}.") from error
+
+
+def _not_finite(value: Any, name: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [bad for key, item in value.items() for bad in _not_finite(item, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, list | tuple):
+        return [bad for index, item in enumerate(value) for bad in _not_finite(item, f"{name}[{index}]")]
+    return [name] if isinstance(value, float) and not math.isfinite(value) else []
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is no JSON")

@@ -1,0 +1,197 @@
+"""What samples outside the training set say: losses, unbiased gradient norms, and whether the last step helped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PyTree
+from scipy import special
+
+from lggwjax.gradients.gram import inner_products
+from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.selection import Selection, batch_size
+
+NUM_BLOCKS = 16  # blocks of held-out samples behind each U-statistic
+LARGEST_BLOCK = 256  # samples differentiated at once
+
+
+class Pass(NamedTuple):
+    """One pass over a data set at fixed parameters.
+
+    Attributes:
+        gradients: Mean gradient of each block. Shape (M, p).
+        sizes: Samples in each block. Shape (M,).
+        loss: Mean loss per sample.
+        accuracy: Share of samples whose largest output is their label, or None without labels.
+    """
+
+    gradients: Float[Array, "M p"]
+    sizes: np.ndarray
+    loss: float
+    accuracy: float | None
+
+    @property
+    def gradient(self) -> Float[Array, " p"]:
+        """Gradient of the mean loss."""
+        weights = jnp.asarray(self.sizes / self.sizes.sum(), self.gradients.dtype)
+        return jnp.einsum("m,mp->p", weights, self.gradients, precision=jax.lax.Precision.HIGHEST)
+
+
+class Scalar(NamedTuple):
+    """A number with its standard error and 95% interval."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+
+def pass_over(
+    loss: Partial, predict: Callable | None, params: PyTree, data: PyTree, selection: Selection, num_blocks: int | None = None
+) -> Pass:
+    """Loss, accuracy and block gradients of a data set in one pass.
+
+    Args:
+        loss: From :func:`lggwjax.gradients.selection.as_partial`.
+        predict: ``predict(params, example) -> (k,)`` scores, for the accuracy against ``example["y"]``; or None.
+        params: Parameters.
+        data: n examples along the leading axis.
+        selection: Gradient coordinates.
+        num_blocks: Independent blocks asked for (the last samples make the blocks unequal by one at most), or None for blocks of 256.
+
+    Returns:
+        The pass; every sample counts once.
+    """
+    num = batch_size(data)
+    num_blocks = -(-num // LARGEST_BLOCK) if num_blocks is None else min(num_blocks, num)
+    bounds = np.linspace(0, num, num_blocks + 1).astype(int)
+    width = int(np.diff(bounds).max())
+    gradients, totals = [], np.zeros(2)
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        # Blocks are filled up to one shape with samples of weight 0.
+        index = np.minimum(np.arange(start, start + width), num - 1)
+        weights = (np.arange(start, start + width) < stop).astype(np.float32)
+        block = jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], data)
+        gradient, sums = _block_sums(loss, None if predict is None else Partial(predict), params, block, weights, selection)
+        gradients.append(gradient / (stop - start))
+        totals += np.asarray(sums, np.float64)
+    accuracy = None if predict is None else float(totals[1] / num)
+    return Pass(jnp.stack(gradients), np.diff(bounds), float(totals[0] / num), accuracy)
+
+
+@partial(jax.jit, static_argnames="selection")
+def _block_sums(loss, predict, params, block, weights, selection):
+    coordinates, others = selection.split(params)
+
+    def total(coordinates):
+        losses = jax.vmap(loss, in_axes=(None, 0))(selection.merge(coordinates, others), block)
+        return jnp.sum(losses * weights)
+
+    value, gradient = jax.value_and_grad(total)(coordinates)
+    flat = jnp.concatenate([leaf.reshape(-1).astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in gradient])
+    correct = jnp.zeros(())
+    if predict is not None:
+        scores = jax.vmap(predict, in_axes=(None, 0))(params, block)
+        correct = jnp.sum((scores.argmax(-1) == block["y"]) * weights)
+    return flat, jnp.stack([value.astype(jnp.float32), correct.astype(jnp.float32)])
+
+
+def gradient_norm(gradients: Float[Array, "M p"]) -> Scalar:
+    r"""Norm of the population gradient from independent block gradients, without the upward bias of a noisy average.
+
+    .. math:: \frac{1}{M(M-1)} \sum_{a \ne b} \langle g_a, g_b \rangle
+
+    is unbiased for the squared norm and may be negative; the norm is the root of its positive part, and the interval is the
+    interval's root. Standard error by jackknife over the blocks.
+
+    Args:
+        gradients: Mean gradients of M >= 3 independent blocks; for a deviation, differences from one fixed gradient.
+
+    Returns:
+        The norm, in loss per unit of parameter, never NaN for finite input.
+
+    Raises:
+        ValueError: If there are fewer than three blocks.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gradient_norm(jnp.ones((8, 4))).value
+        2.0
+
+    References:
+        lggwjax/theory/README.md, section 5; theory of U-statistics: Hoeffding (1948).
+    """
+    num = gradients.shape[0]
+    if num < 3:
+        raise ValueError(f"Expected at least 3 held-out blocks, got {num}. Hold out more samples.")
+    gram = np.asarray(inner_products(gradients, gradients), np.float64)
+    np.fill_diagonal(gram, 0.0)
+    total, rows = gram.sum(), gram.sum(1)
+    square = total / (num * (num - 1))
+    without = (total - 2 * rows) / ((num - 1) * (num - 2))
+    stderr = np.sqrt((num - 1) / num * np.sum((without - without.mean()) ** 2))
+    quantile = special.stdtrit(num - 1, 0.975)
+    # np.maximum and not max: a gradient that is NaN must not end as the norm 0.
+    low, value, high = (float(np.sqrt(np.maximum(0.0, square + side * quantile * stderr))) for side in (-1, 0, 1))
+    return Scalar(value, (high - low) / (2 * quantile), low, high)
+
+
+def population_descent(
+    loss: Partial, before: PyTree, after: PyTree, data: PyTree, selection: Selection
+) -> Scalar:
+    r"""How much of the step just taken still descends on unseen data.
+
+    .. math:: a_t = \langle -(\theta_{t+1} - \theta_t), \nabla L_D(\theta_t) \rangle
+
+    as a mean over held-out samples of one directional derivative each, so that an ordinary t interval is honest as long as
+    these samples took no part in training. Positive: the step helps on unseen data, to first order; negative: it hurts.
+
+    Args:
+        loss: From :func:`lggwjax.gradients.selection.as_partial`.
+        before: Parameters before the step.
+        after: Parameters after it.
+        data: m >= 2 held-out samples.
+        selection: Gradient coordinates; other leaves are taken from ``before``.
+
+    Returns:
+        The descent, in loss.
+
+    Raises:
+        ValueError: If there are fewer than two held-out samples.
+    """
+    num = batch_size(data)
+    if num < 2:
+        raise ValueError(f"Expected at least 2 held-out samples, got {num}. Hold out more samples.")
+    chunk = min(num, LARGEST_BLOCK)
+    parts = [
+        np.asarray(_descents(loss, before, after, c, selection), np.float64)[:count] for _, count, c in iter_chunks(data, num, chunk)
+    ]
+    values = np.concatenate(parts)
+    stderr = float(values.std(ddof=1) / np.sqrt(num))
+    half = float(special.stdtrit(num - 1, 0.975)) * stderr
+    mean = float(values.mean())
+    return Scalar(mean, stderr, mean - half, mean + half)
+
+
+@partial(jax.jit, static_argnames="selection")
+def _descents(loss, before, after, chunk, selection):
+    start, others = selection.split(before)
+    stop, _ = selection.split(after)
+    direction = jax.tree.map(lambda a, b: a - b, start, stop)
+
+    def losses(coordinates):
+        return jax.vmap(loss, in_axes=(None, 0))(selection.merge(coordinates, others), chunk)
+
+    return jax.jvp(losses, (start,), (direction,))[1]
+
+
+def all_finite(*trees: Any) -> bool:
+    """Whether every floating leaf of the trees is finite."""
+    leaves = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)

@@ -1,0 +1,164 @@
+"""Measure checkpoints that were trained elsewhere, and leave the same run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from lggwjax.gradients.selection import LossFn, Wrt, batch_size
+from lggwjax.lggw import check_path
+from lggwjax.training.checkpoints import read_params
+from lggwjax.training.checkpoints import steps as checkpoint_steps
+from lggwjax.training.config import environment
+from lggwjax.training.folder import RunFolder
+from lggwjax.training.monitor import Monitor, Record, Samples
+from lggwjax.training.recorder import Recorder
+
+
+def measure(
+    path: Iterable[PyTree],
+    loss_fn: LossFn,
+    batch: PyTree,
+    heldout: PyTree | None = None,
+    *,
+    out: str | Path = "runs/measured",
+    steps: Sequence[int] | None = None,
+    probe_size: int = 64,
+    num_draws: int = 512,
+    seed: int = 0,
+    wrt: Wrt = None,
+    predict_fn: Callable[[Any, Any], Array] | None = None,
+    feature_fn: Callable[[Any, Any], Array] | None = None,
+    settings: dict[str, dict[str, Any]] | None = None,
+    resume: bool = False,
+    progress: Callable[[int, Record | None], None] | None = None,
+) -> Path:
+    """Measure a path of checkpoints and write a run folder with records, figures and a page.
+
+    The population descent of a record speaks of the move since the checkpoint before it, to first order; between checkpoints that
+    lie many steps apart it may differ from the change in loss.
+
+    Args:
+        path: Checkpoints of one structure, in order; a sequence, or a re-iterable that loads lazily.
+        loss_fn: ``loss_fn(params, example) -> scalar``.
+        batch: The samples the checkpoints were trained on, leading axis n.
+        heldout: Samples that took no part in training, or None: then nothing is said about unseen data.
+        out: The run folder.
+        steps: Optimiser steps of the checkpoints; 0, 1, 2, ... by default.
+        probe_size: Samples of each side whose gradients are measured one by one, drawn from ``seed``.
+        num_draws: Gaussian directions and sign vectors of each estimate.
+        seed: Of the probes and the draws.
+        wrt: Which leaves are gradient coordinates; by default all floating ones.
+        predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against integer labels ``example["y"]``.
+        feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
+        settings: Further settings to save with the run, an object of objects.
+        resume: Go on with a folder that was interrupted.
+        progress: Called with each step and its record.
+
+    Returns:
+        The page; its folder is read by :func:`lggwjax.load_run`.
+
+    Raises:
+        ValueError: If the path, the batch or the folder cannot be used; the message says what to do.
+
+    Example:
+        >>> import tempfile
+        >>> import jax.numpy as jnp
+        >>> def loss(w, z): return 0.5 * (w @ z["x"] - z["y"]) ** 2
+        >>> data = {"x": jnp.eye(4), "y": jnp.ones(4)}
+        >>> page = measure([jnp.zeros(4), jnp.ones(4)], loss, data, out=tempfile.mkdtemp() + "/run", num_draws=64)
+        >>> page.name
+        'report.html'
+    """
+    from lggwjax.report import write_page  # matplotlib is loaded when there is something to draw
+
+    path = check_path(path)
+    length = sum(1 for _ in path)
+    steps = tuple(range(length)) if steps is None else tuple(int(step) for step in steps)
+    if len(steps) != length or list(steps) != sorted(set(steps)):
+        raise ValueError(f"Expected {length} rising steps, one for each checkpoint, got {list(steps)[:8]}.")
+    samples = _samples(batch, heldout, probe_size, seed)
+    functions: dict[str, Any] = {"wrt": wrt, "predict_fn": predict_fn, "feature_fn": feature_fn}
+    monitor = Monitor(loss_fn, samples, max_checkpoints=length, num_draws=num_draws, seed=seed, **functions)
+    first = next(iter(path))
+    plan = monitor.plan(first)
+    asked = _settings(settings or {}, samples, plan | {"steps": list(steps), "seed": seed})
+    with RunFolder.open(Path(out), asked, resume=resume, extra={"environment": environment()}) as folder:
+        if not folder.finished:
+            recorder, previous = Recorder(monitor, folder, first), None
+            done = {record["step"]: record for record in folder.records}
+            for step, params in zip(steps, path, strict=True):
+                if step in done:
+                    recorder.replay(done[step], params)
+                else:
+                    record = recorder.measure(step, None, params, previous)
+                    if progress is not None:
+                        progress(step, record)
+                previous = params
+            write_page(folder.path)
+        return folder.path / "report.html"
+
+
+class CheckpointPath:
+    """Checkpoints of a folder, one folder a step, read when they are needed.
+
+    Attributes:
+        steps: Steps found, rising.
+    """
+
+    def __init__(self, directory: str | Path, like: PyTree):
+        """Look for checkpoints.
+
+        Args:
+            directory: Folder with one orbax checkpoint a step, named by the step.
+            like: Parameters of the structure that each must have.
+
+        Raises:
+            ValueError: If there is no folder or no checkpoint in it.
+        """
+        self._directory, self._like = Path(directory), like
+        self.steps = checkpoint_steps(directory)
+        if not self.steps:
+            raise ValueError(f"Expected orbax checkpoints in folders named by their step, got none in {directory}.")
+
+    def __iter__(self) -> Iterator[PyTree]:
+        for step in self.steps:
+            yield read_params(self._directory / str(step), self._like)
+
+
+def _samples(batch: PyTree, heldout: PyTree | None, probe_size: int, seed: int) -> Samples:
+    if probe_size < 1:
+        raise ValueError(f"Expected probe_size >= 1, got {probe_size}.")
+
+    def probe(data: PyTree, stream: int) -> PyTree:
+        rows = np.random.default_rng([seed, stream]).permutation(batch_size(data))[:probe_size]
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
+
+    if heldout is not None and batch_size(heldout) < 3:
+        raise ValueError(f"Expected at least 3 held-out samples, got {batch_size(heldout)}. Pass more, or None.")
+    return Samples(batch, probe(batch, 0), heldout, None if heldout is None else probe(heldout, 1))
+
+
+def _settings(settings: dict[str, dict[str, Any]], samples: Samples, measuring: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    num_heldout = 0 if samples.heldout is None else batch_size(samples.heldout)
+    num_samples, probe_size = batch_size(samples.train), batch_size(samples.train_probe)
+    description = f"{num_samples} samples the checkpoints were trained on, {num_heldout} held out, as handed over."
+    asked: dict[str, dict[str, Any]] = {
+        "data": {
+            "name": "given",
+            "num_samples": num_samples,
+            "probe_size": probe_size,
+            "num_heldout": num_heldout,
+            "description": description,
+            "population": False,
+        },
+        "model": {"name": "given"},
+        "training": {"steps": measuring["steps"][-1], "fresh": False, "trained_here": False},
+        "measuring": {"directions": measuring["num_draws"], "measurements": len(measuring["steps"])} | measuring,
+    }
+    return {name: part | settings.get(name, {}) for name, part in asked.items()}

@@ -1,0 +1,294 @@
+"""A monitor for any training loop: parameters in, one record out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from lggwjax.gradients.per_sample import prepare
+from lggwjax.gradients.selection import LossFn, Wrt, batch_size
+from lggwjax.training.heldout import NUM_BLOCKS, Scalar, gradient_norm, pass_over, population_descent
+from lggwjax.training.probes import Probe, ProbePath, ProbeWidths, Route
+from lggwjax.widths.estimate import Estimate, WidthEstimate
+from lggwjax.widths.finite import gaussian_width
+
+STORED_BYTES = 2**31  # gradients of all checkpoints on both probes that are kept rather than computed again
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MonitorState:
+    """What a monitor knows of the path so far: one path of widths a probe."""
+
+    train: ProbePath
+    heldout: ProbePath | None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which samples answer which question. Batches are pytrees with a leading axis.
+
+    Attributes:
+        train: The training sample, for losses and the empirical gradient.
+        train_probe: Part of it, for widths.
+        heldout: Samples that take no part in training, for losses, the deviation and the population descent; or None.
+        heldout_probe: Part of them, for widths; or None.
+        trained_on: Whether the path was trained on ``train``; if so its widths are descriptive.
+    """
+
+    train: PyTree
+    train_probe: PyTree
+    heldout: PyTree | None = None
+    heldout_probe: PyTree | None = None
+    trained_on: bool = True
+
+
+class Monitor:
+    """Measures LGGW, NERC, the featurizer and the population descent of a path as it grows.
+
+    Pure: :meth:`init` gives a state, :meth:`measure` takes it and the parameters and returns a new one with a record.
+    Nothing it does reaches the training. The widths of the training probe are marked ``descriptive``: the path was trained on
+    these samples. Without held-out samples it says nothing about unseen data.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def loss(w, z): return 0.5 * (w @ z["x"] - z["y"]) ** 2
+        >>> data = {"x": jnp.eye(4), "y": jnp.ones(4)}
+        >>> monitor = Monitor(loss, Samples(data, data), max_checkpoints=2, num_draws=64)
+        >>> state = monitor.init(jnp.zeros(4))
+        >>> state, record = monitor.measure(state, jnp.zeros(4))
+        >>> record["lggw"]["value"], record["train_loss"]
+        (0.0, 0.5)
+    """
+
+    def __init__(
+        self,
+        loss_fn: LossFn,
+        samples: Samples,
+        *,
+        max_checkpoints: int = 64,
+        num_draws: int = 512,
+        seed: int = 0,
+        wrt: Wrt = None,
+        predict_fn: Callable[[Any, Any], Array] | None = None,
+        feature_fn: Callable[[Any, Any], Array] | None = None,
+        route: Route | None = None,
+    ):
+        """Set the monitor up; nothing is computed yet.
+
+        Args:
+            loss_fn: ``loss_fn(params, example) -> scalar``, the data loss of one example.
+            samples: Training and held-out samples.
+            max_checkpoints: Longest path; fixes the draws.
+            num_draws: Gaussian directions and sign vectors of each estimate.
+            seed: Fixes the draws.
+            wrt: Which leaves are gradient coordinates; by default all floating ones.
+            predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against integer labels ``example["y"]``.
+            feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
+            route: Keep all gradients (``"stored"``) or compute earlier ones again (``"recomputed"``); by default by size.
+
+        Raises:
+            ValueError: If ``max_checkpoints < 1`` or ``num_draws < 2``.
+        """
+        if max_checkpoints < 1 or num_draws < 2:
+            raise ValueError(
+                f"Expected max_checkpoints >= 1 and num_draws >= 2, got {max_checkpoints} and {num_draws}."
+            )
+        self._loss_fn, self._samples, self._wrt = loss_fn, samples, wrt
+        self._capacity, self._num_draws, self._seed = max_checkpoints, num_draws, seed
+        self._predict, self._features, self._route = predict_fn, feature_fn, route
+
+    def init(self, params: PyTree) -> MonitorState:
+        """State before the first measurement; ``params`` give the shapes.
+
+        Args:
+            params: Parameters of the structure that will be measured.
+
+        Returns:
+            The state of an empty path.
+        """
+        train_key, heldout_key = jax.random.split(jax.random.key(self._seed))
+        heldout = self._samples.heldout_probe
+        return MonitorState(
+            train=self._probe(params, self._samples.train_probe, union=True).start(train_key),
+            heldout=None if heldout is None else self._probe(params, heldout, union=False).start(heldout_key),
+        )
+
+    def plan(self, params: PyTree) -> dict[str, Any]:
+        """Route and sizes that measuring will use, for the configuration of a run.
+
+        Args:
+            params: Parameters of the structure that will be measured.
+
+        Returns:
+            ``route``, ``chunk_size``, ``num_draws``, ``max_checkpoints``, ``num_parameters`` and ``kept_bytes``.
+        """
+        probe = self._probe(params, self._samples.train_probe, union=True)
+        num_parameters, kept = self._sizes(params)
+        return {
+            "route": probe.route,
+            "chunk_size": probe.chunk_size,
+            "num_draws": self._num_draws,
+            "max_checkpoints": self._capacity,
+            "num_parameters": num_parameters,
+            "kept_bytes": kept if probe.route == "stored" else kept // self._capacity,
+        }
+
+    def measure(
+        self, state: MonitorState, params: PyTree, previous: PyTree | None = None
+    ) -> tuple[MonitorState, Record]:
+        """Add a checkpoint to the path.
+
+        Args:
+            state: From :meth:`init` or the last call.
+            params: Parameters now.
+            previous: Parameters before the step just taken, for the population descent; None where there was no step.
+
+        Returns:
+            The new state, and a record: strict JSON types only, ``None`` for what is not known.
+
+        Raises:
+            FloatingPointError: If a loss or gradient is NaN or infinite.
+            ValueError: If the path is full.
+        """
+        after, train, outside = self._extend(state, params)
+        record, gradient = self._losses(params, previous, train)
+        record |= self._featurizer(state, params)
+        record |= _width_fields("", train, self._samples.train_probe, after.train.length)
+        heldout_fields = dict.fromkeys(("heldout_lggw", "heldout_cloud_width", "heldout_nerc"))
+        if outside is not None:
+            heldout_fields = _width_fields("heldout_", outside, self._samples.heldout_probe, after.train.length)
+        record |= heldout_fields | {"status": self._status()}
+        if not np.isfinite(record["gradient_rms"]) or not bool(jnp.isfinite(gradient).all()):
+            raise FloatingPointError("The gradient is NaN or infinite.")
+        return after, record
+
+    def extend(self, state: MonitorState, params: PyTree) -> MonitorState:
+        """Add a checkpoint to the path without a record: how a path is rebuilt from its checkpoints.
+
+        Args:
+            state: From :meth:`init` or the last call.
+            params: The checkpoint.
+
+        Returns:
+            The state that :meth:`measure` would have returned.
+        """
+        return self._extend(state, params)[0]
+
+    def _extend(self, state: MonitorState, params: PyTree) -> tuple[MonitorState, ProbeWidths, ProbeWidths | None]:
+        train, widths = self._probe(params, self._samples.train_probe, union=True).extend(state.train, params)
+        if state.heldout is None:
+            return MonitorState(train, None), widths, None
+        heldout, outside = self._probe(params, self._samples.heldout_probe, union=False).extend(state.heldout, params)
+        return MonitorState(train, heldout), widths, outside
+
+    def _sizes(self, params: PyTree) -> tuple[int, int]:
+        selection = prepare(self._loss_fn, params, self._samples.train_probe, self._wrt, 1)[0]
+        num_parameters = sum(int(np.size(leaf)) for leaf in selection.split(params)[0])
+        probes = [p for p in (self._samples.train_probe, self._samples.heldout_probe) if p is not None]
+        return num_parameters, self._capacity * num_parameters * 4 * sum(batch_size(p) for p in probes)
+
+    def _probe(self, params: PyTree, batch: PyTree, *, union: bool) -> Probe:
+        selection, loss, _, chunk_size = prepare(self._loss_fn, params, batch, self._wrt, None)
+        route = self._route or ("stored" if self._sizes(params)[1] <= STORED_BYTES else "recomputed")
+        return Probe(loss, selection, batch, chunk_size, self._capacity, self._num_draws, route, union)
+
+    def _losses(self, params, previous, widths: ProbeWidths) -> tuple[Record, Float[Array, " p"]]:
+        samples = self._samples
+        selection, loss, *_ = prepare(self._loss_fn, params, samples.train, self._wrt, 1)
+        here = pass_over(loss, self._predict, params, samples.train, selection)
+        gradient = here.gradient
+        record: Record = {
+            "train_loss": here.loss,
+            "heldout_loss": None,
+            "train_accuracy": here.accuracy,
+            "heldout_accuracy": None,
+            "grad_norm": float(jnp.linalg.norm(gradient)),
+            "gradient_rms": float(widths.gradient_rms),
+            "heldout_grad_norm": None,
+            "deviation": None,
+            "population_descent": None,
+        }
+        if samples.heldout is not None:
+            outside = pass_over(loss, self._predict, params, samples.heldout, selection, NUM_BLOCKS)
+            record |= {
+                "heldout_loss": outside.loss,
+                "heldout_accuracy": outside.accuracy,
+                "heldout_grad_norm": _scalar_field(gradient_norm(outside.gradients)),
+                "deviation": _scalar_field(gradient_norm(gradient - outside.gradients)),
+            }
+            if previous is not None:
+                descent = population_descent(loss, previous, params, samples.heldout, selection)
+                record["population_descent"] = _scalar_field(descent)
+        if not np.isfinite([here.loss, record["heldout_loss"] or 0.0]).all():
+            raise FloatingPointError("The loss is NaN or infinite.")
+        return record, gradient
+
+    def _featurizer(self, state: MonitorState, params: PyTree) -> Record:
+        if self._features is None:
+            return {"feature_width": None, "features": None}
+        features = _feature_matrix(jax.tree_util.Partial(self._features), params, self._samples.train_probe)
+        key = jax.random.fold_in(state.train.key, 5)
+        width = gaussian_width(key, features, num_draws=self._num_draws)
+        return {
+            "feature_width": _width_field(width, len(features), 1),
+            "features": {
+                "active_share": float(jnp.mean(features != 0)),
+                "l1": float(jnp.abs(features).sum(1).mean()),
+                "l2": float(jnp.linalg.norm(features, axis=1).mean()),
+            },
+        }
+
+    def _status(self) -> dict[str, str]:
+        own = "descriptive" if self._samples.trained_on else "independent"
+        names = ("lggw", "single_width", "union_width", "cloud_width", "feature_width", "nerc")
+        status = dict.fromkeys(names, own)
+        if self._samples.heldout_probe is not None:
+            status |= dict.fromkeys(("heldout_lggw", "heldout_cloud_width", "heldout_nerc"), "independent")
+        return status
+
+
+@jax.jit
+def _feature_matrix(feature_fn, params, batch) -> Float[Array, "n m"]:
+    features = jax.vmap(feature_fn, in_axes=(None, 0))(params, batch)
+    return features.reshape(features.shape[0], -1)
+
+
+def _scalar_field(scalar: Scalar) -> Record:
+    return {"value": scalar.value, "stderr": scalar.stderr, "ci95": [scalar.low, scalar.high]}
+
+
+def _estimate_field(estimate: Estimate, num_samples: int, num_checkpoints: int) -> Record:
+    return {
+        "value": float(estimate.value),
+        "stderr": float(estimate.stderr),
+        "ci95": [float(end) for end in estimate.interval(0.95)],
+        "num_draws": int(estimate.num_draws),
+        "num_samples": num_samples,
+        "num_checkpoints": num_checkpoints,
+    }
+
+
+def _width_field(width: WidthEstimate, num_samples: int, num_checkpoints: int) -> Record:
+    guaranteed = [float(end) for end in width.guaranteed_interval(0.95)]
+    return _estimate_field(width, num_samples, num_checkpoints) | {"draws_bound95": guaranteed}
+
+
+def _width_fields(prefix: str, widths: ProbeWidths, batch: PyTree, length: int) -> Record:
+    num = batch_size(batch)
+    fields = {
+        "lggw": _width_field(widths.stacked, num, length),
+        "cloud_width": _width_field(widths.cloud, num, 1),
+        "nerc": _estimate_field(widths.nerc, num, length),
+    }
+    if widths.union is not None:
+        fields["single_width"] = _width_field(widths.single, num, length)
+        fields["union_width"] = _width_field(widths.union, num, length)
+    return {prefix + name: field for name, field in fields.items()}

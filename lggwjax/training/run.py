@@ -1,0 +1,230 @@
+"""One run: train on a fixed sample, measure on the way, leave a folder that a person can read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lggwjax.data import Batch, Split, load
+from lggwjax.models import Adapted, adapt, build
+from lggwjax.training import checkpoints
+from lggwjax.training.config import RunConfig, environment
+from lggwjax.training.folder import RunFolder
+from lggwjax.training.loop import TrainState, initial_state, train
+from lggwjax.training.monitor import Monitor, Record, Samples
+from lggwjax.training.recorder import Recorder, peak_memory
+
+MIN_HELDOUT = 16  # below one sample a block, the unbiased norms have no useful error bar
+
+_LOG = logging.getLogger(__name__)
+
+Progress = Callable[[int, Record | None], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a run needs, loaded and checked; nothing is written yet.
+
+    Attributes:
+        config: What was asked for.
+        split: The samples.
+        model: The network as loss, prediction and featurizer.
+        monitor: Measures it.
+        start: State of step 0.
+    """
+
+    config: RunConfig
+    split: Split
+    model: Adapted
+    monitor: Monitor
+    start: TrainState
+
+    @property
+    def heldout(self) -> Batch | None:
+        """All held-out samples, the held-out probe first; None if there are too few to say anything."""
+        return _heldout(self.split)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What is saved as ``config.json``: what was asked for, and what it was resolved to."""
+        asked, split = self.config.as_dict(), self.split
+        asked["data"] |= {
+            "description": split.description,
+            "task": split.task,
+            "num_heldout": len(split.heldout_probe["y"]) + len(split.heldout_rest["y"]),
+            "population": split.population is not None,
+        }
+        asked["measuring"] |= self.monitor.plan(self.start.params) | {"steps": list(self.config.steps_measured)}
+        return asked
+
+
+def prepare_run(config: RunConfig) -> Prepared:
+    """Load the data and build the model; refuse what cannot work before anything is written.
+
+    Args:
+        config: What is asked for.
+
+    Returns:
+        A run that can start.
+
+    Raises:
+        ValueError: If data, model and options do not fit each other; the message says what to do.
+        FileNotFoundError: If a data file is missing.
+    """
+    split = load(config.data)
+    loss = "cross_entropy" if split.task == "classification" else "squared_error"
+    model = adapt(build(config.model, split.input_shape, split.num_outputs, config.training.seed), loss)
+    heldout = _heldout(split)
+    samples = Samples(
+        train=split.sample,
+        train_probe=split.train_probe,
+        heldout=heldout,
+        heldout_probe=split.heldout_probe if heldout is not None and len(split.heldout_probe["y"]) else None,
+        trained_on=not config.training.fresh,
+    )
+    monitor = Monitor(
+        model.loss_fn,
+        samples,
+        max_checkpoints=len(config.steps_measured),
+        num_draws=config.measuring.directions,
+        seed=config.training.seed,
+        wrt=model.wrt,
+        predict_fn=model.predict_fn if split.task == "classification" else None,
+        feature_fn=model.feature_fn,
+    )
+    return Prepared(config, split, model, monitor, initial_state(model.params, model.wrt, config.training))
+
+
+def _heldout(split: Split) -> Batch | None:
+    both = {name: np.concatenate([split.heldout_probe[name], split.heldout_rest[name]]) for name in ("x", "y")}
+    return both if len(both["y"]) >= MIN_HELDOUT else None
+
+
+def states(prepared: Prepared, start: TrainState | None = None) -> Iterator[TrainState]:
+    """Training states of a run, from ``start`` on."""
+    population = prepared.split.population
+    return train(
+        prepared.model.train_fn,
+        prepared.model.wrt,
+        prepared.model.params,
+        prepared.split.sample,
+        prepared.config.training,
+        draw_fresh=population.sample if prepared.config.training.fresh and population is not None else None,
+        start=start,
+    )
+
+
+def run(prepared: Prepared, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
+    """Train, measure, and leave a run folder.
+
+    Args:
+        prepared: From :func:`prepare_run`.
+        out: The run folder.
+        resume: Go on with what is there; see :class:`lggwjax.training.folder.RunFolder`.
+        progress: Called with each step and, where it was measured, its record.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If the folder cannot be used as asked; the message says what to do.
+        TrainingDiverged: If training became NaN or infinite; all records before stay.
+    """
+    from lggwjax.report import write_page  # matplotlib is loaded when there is something to draw
+
+    settings = prepared.settings()
+    with RunFolder.open(out, settings, resume=resume, extra={"environment": environment()}) as folder:
+        if not folder.finished:
+            _measure_along(prepared, folder, progress or (lambda step, record: None))
+            write_page(folder.path)
+        return folder.path / "report.html"
+
+
+def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) -> None:
+    recorder, start = Recorder(prepared.monitor, folder, prepared.start.params), None
+    for record in folder.records:
+        start = checkpoints.restore(folder.checkpoints_dir, record["step"], like=prepared.start)
+        recorder.replay(record, start.params)
+        progress(record["step"], record)
+    if start is not None:
+        _LOG.info("resumed from step %d, measurement %d of %d", start.step, len(folder.records), len(prepared.config.steps_measured))
+    wanted = set(prepared.config.steps_measured) - {record["step"] for record in folder.records}
+    for state in states(prepared, start):
+        record = None
+        if state.step in wanted:
+            recorder.clock.lap("training")
+            checkpoints.save(folder.checkpoints_dir, state)
+            previous = state.previous if state.step else None
+            record = recorder.measure(state.step, state.step * prepared.config.passes_per_step, state.params, previous)
+        progress(state.step, record)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take, from one step and one measurement timed here.
+
+    Attributes:
+        settings: What would be saved as ``config.json``.
+        step_seconds: One training step.
+        measure_seconds: One measurement.
+        compile_seconds: The first step and the first measurement, beyond that.
+        peak_bytes: Memory of the whole process at the end.
+    """
+
+    settings: dict[str, dict[str, Any]]
+    step_seconds: float
+    measure_seconds: float
+    compile_seconds: float
+    peak_bytes: int
+
+    @property
+    def total_seconds(self) -> float:
+        """Time of the whole run, without drawing the page."""
+        steps, measured = self.settings["training"]["steps"], len(self.settings["measuring"]["steps"])
+        return self.compile_seconds + steps * self.step_seconds + measured * self.measure_seconds
+
+
+def plan_run(prepared: Prepared) -> Plan:
+    """Time a few steps and two measurements; write nothing.
+
+    Args:
+        prepared: From :func:`prepare_run`.
+
+    Returns:
+        The prediction.
+    """
+    settings, times = prepared.settings(), []
+    path = prepared.monitor.init(prepared.start.params)
+    training = states(prepared)
+    before = time.perf_counter()
+    next(training)
+    last = prepared.start
+    for _ in range(min(4, prepared.config.training.steps)):
+        last = jax.block_until_ready(next(training))
+        times.append(time.perf_counter() - before)
+        before = time.perf_counter()
+    steps = times
+    times = []
+    for state in (prepared.start, last)[: len(prepared.config.steps_measured)]:
+        before = time.perf_counter()
+        path, _ = prepared.monitor.measure(path, state.params, prepared.start.params)
+        times.append(time.perf_counter() - before)
+    before = time.perf_counter()
+    if len(prepared.config.steps_measured) > 2:
+        prepared.monitor.measure(path, last.params, prepared.start.params)
+        times.append(time.perf_counter() - before)
+    kept = settings["measuring"]["kept_bytes"]
+    still_to_come = kept * max(0, 1 - 3 / len(prepared.config.steps_measured))
+    return Plan(
+        settings=settings,
+        step_seconds=min(steps),
+        measure_seconds=times[-1],
+        compile_seconds=steps[0] - min(steps) + sum(times) - len(times) * times[-1],
+        peak_bytes=int(peak_memory() + still_to_come),
+    )
