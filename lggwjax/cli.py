@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+DEFAULT_BATCH = 256
+
 EPILOG = """\
 Four numbers that are easily confused:
   --num-samples   how many samples are trained on, again and again
@@ -92,6 +94,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-samples", type=int, default=200, metavar="N", help="samples trained on (default 200)")
     group.add_argument("--heldout-samples", type=int, default=1000, metavar="N", help="at most so many samples held out (default 1000)")
     group.add_argument("--dimension", type=int, default=20, metavar="D", help="inputs of linear and teacher (default 20)")
+    group.add_argument("--num-classes", type=int, default=4, metavar="C", help="classes of teacher (default 4)")
     group.add_argument("--noise", default="uniform", metavar="KIND", help="uniform or gaussian (linear; gaussian has no gradient bound)")
     group.add_argument("--noise-scale", type=float, default=0.5, metavar="S", help="noise of linear, label temperature of teacher (default 0.5)")
     group.add_argument("--condition", type=float, default=10.0, metavar="C", help="condition number of linear's inputs (default 10)")
@@ -118,7 +121,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--passes", type=float, metavar="P", help="passes over the samples, instead of --steps")
     group.add_argument("--optimizer", default="adam", metavar="O", help="gd, sgd, momentum, adam or adamw (default adam)")
     group.add_argument("--learning-rate", type=float, default=0.003, metavar="R", help="default 0.003")
-    group.add_argument("--batch-size", type=int, metavar="B", help="samples a step (default all)")
+    group.add_argument("--batch-size", type=int, metavar="B", help="samples a step (default 256, or all if they are fewer; gd always takes all)")
     group.add_argument("--weight-decay", type=float, default=0.0, metavar="R")
     group.add_argument("--feature-l1", type=float, default=0.0, metavar="R", help="weight of the features' L1 norm in the loss trained on")
     group.add_argument("--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them")
@@ -163,6 +166,7 @@ def _specs(options: argparse.Namespace) -> tuple[Any, Any]:
         seed=options.seed,
         label=options.label,
         dimension=options.dimension,
+        num_classes=options.num_classes,
         condition=options.condition,
         noise=options.noise,
         noise_scale=options.noise_scale,
@@ -187,7 +191,14 @@ def _steps(options: argparse.Namespace) -> int:
         return 200 if options.steps is None else options.steps
     if not 0 < options.passes < 1e9:
         raise ValueError(f"argument --passes: expected a positive number, got {options.passes}")
-    return max(1, round(options.passes * options.num_samples / (options.batch_size or options.num_samples)))
+    return max(1, round(options.passes * options.num_samples / (_batch_size(options) or options.num_samples)))
+
+
+def _batch_size(options: argparse.Namespace) -> int | None:
+    """None for the whole sample, which is what gradient descent proper takes."""
+    if options.batch_size is None and options.optimizer != "gd" and options.num_samples > DEFAULT_BATCH:
+        return DEFAULT_BATCH
+    return options.batch_size
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -198,7 +209,7 @@ def _run(options: argparse.Namespace) -> int:
         training = TrainSpec(
             optimizer=options.optimizer,
             learning_rate=options.learning_rate,
-            batch_size=options.batch_size,
+            batch_size=_batch_size(options),
             weight_decay=options.weight_decay,
             feature_l1=options.feature_l1,
             steps=_steps(options),
@@ -219,32 +230,20 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from lggwjax.training import CheckpointPath, RunConfig, measure, prepare_run
+    from lggwjax.training import CheckpointPath, MeasureSpec, RunConfig, prepare_run
+    from lggwjax.training.checkpoints import steps
+    from lggwjax.training.measure import measure_path
 
     with _named_options():
         data, model = _specs(options)
-        prepared = prepare_run(RunConfig(data, model))
+        found = steps(options.checkpoints)
+        config = RunConfig(data, model, measuring=MeasureSpec(directions=options.directions))
+        prepared = prepare_run(config, max_checkpoints=len(found))
     path = CheckpointPath(options.checkpoints, prepared.model.params)
-    settings = {name: part for name, part in prepared.settings().items() if name in ("data", "model")}
+    about = {name: part for name, part in prepared.settings().items() if name in ("data", "model")}
     out = options.out or Path("runs") / f"measured-{data.name}-{model.name}-seed{options.seed}"
     with _named_options(), _progress(path.steps[-1], quiet=options.quiet) as progress:
-        page = measure(
-            path,
-            prepared.model.loss_fn,
-            prepared.split.sample,
-            prepared.heldout,
-            out=out,
-            steps=path.steps,
-            probe_size=options.probe_size,
-            num_draws=options.directions,
-            seed=options.seed,
-            wrt=prepared.model.wrt,
-            predict_fn=prepared.model.predict_fn if prepared.split.task == "classification" else None,
-            feature_fn=prepared.model.feature_fn,
-            settings=settings,
-            resume=options.resume,
-            progress=progress,
-        )
+        page = measure_path(path, prepared.monitor, path.steps, about, out, resume=options.resume, progress=progress)
     if not options.quiet:
         _print_summary(page)
     return 0
@@ -310,7 +309,8 @@ def _print_summary(page: Path) -> None:
 
     from lggwjax.report import load_config, load_run, summary_table, unseen_word, words
 
-    console, records = Console(), load_run(page.parent)
+    # Cut off at 80 columns, a table in a log file would lose its intervals.
+    console, records = Console(width=None if sys.stdout.isatty() else 120), load_run(page.parent)
     console.print(summary_table(records, words(records), unseen_word(load_config(page.parent))))
     training, measuring = records["seconds.training"].iloc[-1], records["seconds.measuring"].iloc[-1]
     share = 100 * measuring / max(training + measuring, 1e-9)

@@ -39,9 +39,11 @@ class _Collection:
                 f"Expected params[{self.name!r}] to have the leaves of the adapted model, "
                 f"got a difference at {'/'.join(map(str, min(differing, key=str)))!r}. Pass params of this very model."
             )
+        # nnx would update a numpy array, such as a checkpoint may hold, in place: make it jax's own.
+        arrays = [jnp.asarray(flat[path]) for path in self._paths]
         leaves = [
-            flat[path] if kind is None else jax.random.wrap_key_data(jnp.asarray(flat[path]), impl=kind)
-            for path, kind in zip(self._paths, self._key_kinds, strict=True)
+            array if kind is None else jax.random.wrap_key_data(array, impl=kind)
+            for array, kind in zip(arrays, self._key_kinds, strict=True)
         ]
         return jax.tree.unflatten(self._structure, leaves)
 
@@ -84,7 +86,7 @@ class ModelStore:
 
     def state_of(self, trained: nnx.Module) -> dict[str, Any]:
         """Return what a forward pass in train mode left beside the parameters, in the form of ``params["state"]``."""
-        # A pass may add variables (sown intermediates): only those the model began with belong to its state.
+        # A pass may add variables (intermediates): only those the model began with belong to its state.
         known = self._rest.to_state(self.params["state"])
         after = dict(nnx.to_flat_state(nnx.state(trained, nnx.Not(nnx.Param))))
         return self._rest.to_dict(nnx.from_flat_state([(path, after[path]) for path, _ in nnx.to_flat_state(known)]))

@@ -20,7 +20,7 @@ from lggwjax.report.table import number_text
 # Okabe and Ito (2008): told apart with every common colour blindness; the shapes and dashes say the same in grey.
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#707070"
 INK = "#222222"
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -50,10 +50,12 @@ class Setting:
 
     Attributes:
         unseen: ``held-out``, or ``population`` where the population is exact.
+        move: ``step``, or ``move`` where the checkpoints were made elsewhere.
         turn: The measured steps between which reuse stopped helping: they are shaded. None shades nothing.
     """
 
     unseen: str = "held-out"
+    move: str = "step"
     turn: tuple[int | None, int] | None = None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -29,6 +31,7 @@ from lggwjax.report.records import loss_unit
 from lggwjax.report.verdict import words
 
 _SETTING = Setting()
+_MOVES = {"step": "the step just taken", "move": "the move from the checkpoint before"}
 
 
 def losses(records: pd.DataFrame, setting: Setting = _SETTING) -> tuple[Figure, Axes]:
@@ -89,10 +92,10 @@ def descent(records: pd.DataFrame, setting: Setting = _SETTING) -> tuple[Figure,
     Example:
         >>> from lggwjax.report.records import columns
         >>> fig, ax = descent(pd.DataFrame([dict.fromkeys(columns(), 1.0)]))
-        >>> "nats per step" in ax.get_ylabel()
-        True
+        >>> ax.get_ylabel()
+        'held-out descent (nats)'
     """
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         "helps": {"color": BLUE, "marker": "^"},
         "undecided": {"color": GREY, "marker": "o", "markerfacecolor": "white"},
         "hurts": {"color": VERMILLION, "marker": "v"},
@@ -111,13 +114,13 @@ def descent(records: pd.DataFrame, setting: Setting = _SETTING) -> tuple[Figure,
             ax.plot(steps, values[here], linestyle="", markersize=6.5, label=word, **look)
         ax.axhline(0, color=INK, linewidth=1)
         scale_descent(ax, np.concatenate([values, low, high]))
-        ax.set_ylabel(f"{setting.unseen} descent\n({loss_unit(records)} per step)")
+        ax.set_ylabel(f"{setting.unseen} descent ({loss_unit(records)})")
         fig.legend(
             loc="outside upper left",
             ncols=3,
             frameon=False,
             handletextpad=0.2,
-            title="the step just taken",
+            title=_MOVES[setting.move],
             alignment="left",
         )
     return fig, ax
@@ -180,7 +183,7 @@ def ratio_columns(records: pd.DataFrame) -> pd.DataFrame:
     rms = records["gradient_rms"].where(records["gradient_rms"] > 0)
     largest = rms.cummax().ffill()
     root_n = records["nerc.num_samples"] ** 0.5
-    table: dict[str, pd.Series] = {}
+    table: dict[str, Any] = {}
     for field, other in (("value", "value"), ("ci95_low", "ci95_high"), ("ci95_high", "ci95_low")):
         table[f"lggw_over_rms.{field}"] = records[f"lggw.{field}"] / largest
         table[f"cloud_over_rms.{field}"] = records[f"cloud_width.{field}"] / rms

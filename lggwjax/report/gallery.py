@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lggwjax.report import figures
 from lggwjax.report.drawing import Setting, style
-from lggwjax.report.records import load_config, load_run, unseen_word
+from lggwjax.report.records import load_config, load_run, move_word, unseen_word
 from lggwjax.report.table import measured, number_text
 from lggwjax.report.verdict import verdict
 
@@ -33,7 +33,7 @@ class Plot:
         if self.draw is figures.ratios:
             records = records.join(figures.ratio_columns(records))
         fields = [f"{q}.{f}" for q in self.quantities for f in ("value", "ci95_low", "ci95_high")]
-        return records[["step", *[c for c in records if c in fields or c in self.quantities]]]
+        return records.filter(["step", *[c for c in records if c in fields or c in self.quantities]])
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ PLOTS = (
         figures.descent,
         ("population_descent",),
         "population_descent",
-        "Does one more step still help?",
-        "The drop of the {unseen} loss that the step just taken promises to first order, with its 95% interval: "
-        "above zero it helps on unseen data, below zero it hurts, across zero is undecided. The scale is linear "
-        "within the innermost ticks and logarithmic beyond them.",
+        "Does going on still help?",
+        "The drop of the {unseen} loss that the {move} before each measurement promises to first order, with its "
+        "95% interval: above zero it helps on unseen data, below zero it hurts, across zero is undecided. Where the "
+        "values span decades, the scale is linear within the innermost ticks and logarithmic beyond.",
     ),
     Plot(
         "losses",
@@ -141,7 +141,7 @@ def save_all(folder: str | Path) -> list[SavedFigure]:
         ['losses']
     """
     records, config = load_run(folder), load_config(folder)
-    setting = Setting(unseen_word(config), verdict(records, config).turn)
+    setting = Setting(unseen_word(config), move_word(config), verdict(records, config).turn)
     target = Path(folder) / "figures"
     target.mkdir(exist_ok=True)
     saved = []
@@ -157,7 +157,7 @@ def save_all(folder: str | Path) -> list[SavedFigure]:
             fig.set_layout_engine("none")
             fig.savefig(target / f"{plot.name}.png")
             fig.savefig(target / f"{plot.name}.svg", metadata={"Date": None})
-        caption = plot.caption.format(unseen=setting.unseen)
+        caption = plot.caption.format(unseen=setting.unseen, move=setting.move)
         saved.append(SavedFigure(plot.name, plot.title, caption, _alt(plot, data), target / f"{plot.name}.svg"))
     return saved
 
@@ -165,7 +165,7 @@ def save_all(folder: str | Path) -> list[SavedFigure]:
 def _alt(plot: Plot, data: pd.DataFrame) -> str:
     parts = []
     for quantity in plot.quantities:
-        column = data[quantity if quantity in data else f"{quantity}.value"]
+        column: Any = data[quantity if quantity in data else f"{quantity}.value"]
         known = column.notna()
         if known.any():
             ends = column[known].index[[0, -1]]

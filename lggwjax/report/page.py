@@ -13,7 +13,17 @@ import jinja2
 import pandas as pd
 
 from lggwjax.report.gallery import save_all
-from lggwjax.report.records import ESTIMATES, NERCS, WIDTHS, is_fresh, load_config, load_run, loss_unit, unseen_word
+from lggwjax.report.records import (
+    ESTIMATES,
+    NERCS,
+    WIDTHS,
+    is_fresh,
+    load_config,
+    load_run,
+    loss_unit,
+    move_word,
+    unseen_word,
+)
 from lggwjax.report.table import NONE, estimate_text, measured, number_text
 from lggwjax.report.verdict import verdict, words
 
@@ -30,7 +40,7 @@ _NAMES = {
     "heldout_nerc": ("NERC, held-out", "the NERC of the same path on held-out samples"),
     "deviation": ("deviation", "distance between the gradient on the samples trained on and the {unseen} gradient"),
     "heldout_grad_norm": ("{unseen} gradient", "norm of the {unseen} gradient"),
-    "population_descent": ("{unseen} descent", "first-order drop of the {unseen} loss by the step just taken"),
+    "population_descent": ("{unseen} descent", "first-order drop of the {unseen} loss by the last {move}"),
 }
 _PLAIN = {
     "passes": "passes",
@@ -87,18 +97,19 @@ def write_page(folder: str | Path) -> Path:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     html = environment.get_template("run.html").render(
-        kind="Training run" if _part(config, "training") else "Checkpoints measured",
+        kind="Training run" if move_word(config) == "step" else "Checkpoints measured",
         title=_title(folder, config),
         done=_done(records, config),
         verdict=found,
         unseen=unseen_word(config),
+        move=move_word(config),
         unit=loss_unit(records),
         fresh=is_fresh(config),
         has_heldout=measured(records, "heldout_loss"),
         figures=[(figure, _inlined(figure.svg)) for figure in save_all(folder)],
         table=_table(records, unseen_word(config)),
         counts=_counts(records, config),
-        quantities=_quantities(records, unseen_word(config)),
+        quantities=_quantities(records, config),
         descriptive=_any_status(records, "descriptive"),
         environment=_environment(config),
         config=json.dumps(config, indent=2, ensure_ascii=False),
@@ -123,41 +134,39 @@ def _title(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _done(records: pd.DataFrame, config: Mapping[str, Any]) -> str:
     model, data, training = (_part(config, name) for name in ("model", "data", "training"))
-    last = records.iloc[-1]
+    last = records.iloc[-1].to_dict()
     what = f"A model ({model['name']})" if model.get("name") else "A model"
-    where = str(data.get("description") or data.get("name") or "")
-    measured_times = f"{len(records)} time{'s' * (len(records) != 1)}"
-    if not training:
-        return (
-            f"{what} was measured at {len(records)} checkpoint{'s' * (len(records) != 1)} made elsewhere"
-            f"{f', on {where}' if where else ''}."
-        )
-    how = [str(training["optimizer"])] if training.get("optimizer") else []
-    if training.get("learning_rate") is not None:
-        how.append(f"learning rate {training['learning_rate']:g}")
-    if training.get("batch_size"):
-        how.append(f"batches of {training['batch_size']:,}")
-    elif "batch_size" in training:
-        how.append("all samples at each step")
+    about = f" {data['description']}" if data.get("description") else ""
+    if move_word(config) == "move":
+        return f"{what} was measured at {len(records)} checkpoint{'s' * (len(records) != 1)} made elsewhere.{about}"
+    where = f" on {data['name']}" if data.get("name") else ""
+    passes = "" if pd.isna(last["passes"]) or is_fresh(config) else f" ({number_text(last['passes'])} passes)"
     num_samples = data.get("num_samples")
     if is_fresh(config):
         reuse = "with new samples at every step"
-    elif isinstance(num_samples, int):
-        reuse = f"over the same {num_samples:,} samples"
     else:
-        reuse = "over the same samples"
-    passes = "" if pd.isna(last["passes"]) or is_fresh(config) else f" ({number_text(last['passes'])} passes)"
+        reuse = f"over the same {num_samples:,} samples" if isinstance(num_samples, int) else "over the same samples"
     return (
-        f"{what} was trained{f' on {where}' if where else ''} for {last['step']:,.0f} steps{passes} {reuse}"
-        f"{' (' + ', '.join(how) + ')' if how else ''}, and measured {measured_times} on the way."
+        f"{what} was trained{where} for {last['step']:,.0f} steps{passes} {reuse} ({_optimiser(training)}), and "
+        f"measured {len(records)} time{'s' * (len(records) != 1)} on the way.{about}"
     )
+
+
+def _optimiser(training: Mapping[str, Any]) -> str:
+    how = [str(training.get("optimizer") or "optimiser not recorded")]
+    if training.get("learning_rate") is not None:
+        how.append(f"learning rate {training['learning_rate']:g}")
+    if "batch_size" in training:
+        size = training["batch_size"]
+        how.append(f"batches of {size:,}" if size else "all samples at each step")
+    return ", ".join(how)
 
 
 def _table(records: pd.DataFrame, unseen: str) -> dict[str, Any]:
     names = [name for name in _TABLE_ORDER if measured(records, name)]
     headings = [_PLAIN[n] if n in _PLAIN else _NAMES[n][0] for n in names]
     rows = []
-    for (_, row), word in zip(records.iterrows(), words(records), strict=True):
+    for row, word in zip(records.to_dict("records"), words(records), strict=True):
         cells = [_plain_text(n, row[n]) if n in _PLAIN else estimate_text(row, n) for n in names]
         rows.append({"step": f"{row['step']:,.0f}", "word": word, "cells": cells})
     return {"headings": [heading.format(unseen=unseen) for heading in headings], "rows": rows}
@@ -193,12 +202,12 @@ def _counts(records: pd.DataFrame, config: Mapping[str, Any]) -> list[tuple[str,
     ]
 
 
-def _quantities(records: pd.DataFrame, unseen: str) -> list[dict[str, str]]:
+def _quantities(records: pd.DataFrame, config: Mapping[str, Any]) -> list[dict[str, str]]:
     last, listed = records.iloc[-1], []
     for name in (*WIDTHS, *NERCS, *(n for n in ESTIMATES if n not in (*WIDTHS, *NERCS))):
         if not measured(records, name):
             continue
-        label, meaning = (text.format(unseen=unseen) for text in _NAMES[name])
+        label, meaning = (t.format(unseen=unseen_word(config), move=move_word(config)) for t in _NAMES[name])
         status = last.get(f"status.{name}")
         listed.append(
             {
@@ -219,11 +228,12 @@ def _any_status(records: pd.DataFrame, status: str) -> bool:
 
 
 def _environment(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [(str(name), str(version)) for name, version in _part(config, "versions").items()]
-    for name, label in (("device", "device"), ("git_revision", "git revision")):
-        if config.get(name) is not None:
-            value = config[name]
-            rows.append((label, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    rows: list[tuple[str, str]] = []
+    for name, value in _part(config, "environment").items():
+        if isinstance(value, Mapping):
+            rows += [(str(part), str(version)) for part, version in value.items() if version is not None]
+        elif value is not None:
+            rows.append((str(name).replace("_", " "), str(value)))
     return rows
 
 

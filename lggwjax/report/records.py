@@ -173,6 +173,23 @@ def is_fresh(config: Mapping[str, Any]) -> bool:
     return bool(isinstance(training, Mapping) and training.get("fresh"))
 
 
+def move_word(config: Mapping[str, Any]) -> Literal["step", "move"]:
+    """Name what a descent speaks of: the optimiser's ``step`` just taken, or the ``move`` from the checkpoint before.
+
+    Args:
+        config: The object from `load_config`.
+
+    Returns:
+        ``move`` where the checkpoints were made elsewhere and may lie many steps apart, else ``step``.
+
+    Example:
+        >>> move_word({"training": {"trained_here": False}})
+        'move'
+    """
+    training = config.get("training")
+    return "step" if isinstance(training, Mapping) and training.get("trained_here", True) else "move"
+
+
 def _existing(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -36,7 +36,7 @@ def number_text(value: float | None) -> str:
     return _minus(f"{value:.2e}").replace("e-0", "e−").replace("e-", "e−").replace("e+0", "e").replace("e+", "e")
 
 
-def estimate_text(row: pd.Series, name: str, digits: int = 2) -> str:
+def estimate_text(row: Mapping[Any, Any], name: str, digits: int = 2) -> str:
     """Write an estimate with its 95% interval, rounded to what the interval supports.
 
     Args:
@@ -48,7 +48,7 @@ def estimate_text(row: pd.Series, name: str, digits: int = 2) -> str:
         ``value ± half the interval``, or ``value [low, high]`` where the interval is lopsided; a dash if not measured.
 
     Example:
-        >>> row = pd.Series({"a.value": 0.2912, "a.ci95_low": 0.2712, "a.ci95_high": 0.3112})
+        >>> row = {"a.value": 0.2912, "a.ci95_low": 0.2712, "a.ci95_high": 0.3112}
         >>> estimate_text(row, "a")
         '0.291 ± 0.020'
     """
@@ -106,7 +106,7 @@ def summary_table(records: pd.DataFrame, words: Iterable[str], unseen: str = "he
     for heading, _ in shown.values():
         table.add_column(heading, justify="right")
     table.add_column("the step")
-    for (_, row), word in zip(records.iterrows(), words, strict=True):
+    for row, word in zip(records.to_dict("records"), words, strict=True):
         texts = [
             estimate_text(row, name, digits=1).replace(" ± ", "±") if kind == "estimate" else number_text(row[name])
             for name, (_, kind) in shown.items()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from lggwjax.report.records import is_fresh, loss_unit, unseen_word
+from lggwjax.report.records import is_fresh, loss_unit, move_word, unseen_word
 from lggwjax.report.table import estimate_text, number_text
 
 Word = Literal["helps", "undecided", "hurts", "unknown"]
@@ -134,7 +134,7 @@ def _turn(judged: list[tuple[int, Word]]) -> tuple[int | None, int] | None:
 
 
 def _silent_sentences(records: pd.DataFrame, lowest: int | None, unseen: str) -> tuple[str, str, str]:
-    first, last = records.iloc[0], records.iloc[-1]
+    first, last = records.iloc[0].to_dict(), records.iloc[-1].to_dict()
     if lowest is None:
         return (
             "This run has no held-out part, so it cannot say whether using the samples again helped on unseen data.",
@@ -150,8 +150,9 @@ def _silent_sentences(records: pd.DataFrame, lowest: int | None, unseen: str) ->
 
 
 def _end_sentence(records: pd.DataFrame, config: Mapping[str, Any], found: Verdict, unseen: str) -> str:
-    row = records.dropna(subset=["population_descent.ci95_low", "population_descent.ci95_high"]).iloc[-1]
+    row = records.dropna(subset=["population_descent.ci95_low", "population_descent.ci95_high"]).iloc[-1].to_dict()
     passes = float(row["passes"])
+    move = move_word(config)
     uncounted = math.isnan(passes) or is_fresh(config)
     where = f"step {row['step']:,.0f}" + ("" if uncounted else f", {number_text(passes)} passes")
     place = {"helps": "above zero", "hurts": "below zero", "undecided": "across zero"}[found.word]
@@ -168,13 +169,14 @@ def _end_sentence(records: pd.DataFrame, config: Mapping[str, Any], found: Verdi
         )
     if passes <= 1:
         return (
-            f"The samples were gone through at most once, so reuse had not begun; the last measured step ({where}) "
+            f"The samples were gone through at most once, so reuse had not begun; the last measured {move} ({where}) "
             f"{effect} on {unseen} data ({descent})."
         )
     unclear = "No longer clearly" if found.turn else "Undecided"
+    what = "a step over the same samples" if move == "step" else "the move from the checkpoint before"
     opening = {"helps": "Yes", "hurts": "No", "undecided": unclear}[found.word]
     data = "the population" if unseen == "population" else "held-out data"
-    return f"{opening}: at the end ({where}) a step over the same samples {effect} on {data} ({descent})."
+    return f"{opening}: at the end ({where}) {what} {effect} on {data} ({descent})."
 
 
 def _turn_sentence(judged: list[tuple[int, Word]], turn: tuple[int | None, int] | None, unseen: str) -> str:
@@ -193,7 +195,8 @@ def _turn_sentence(judged: list[tuple[int, Word]], turn: tuple[int | None, int] 
     if not helped:
         return "No measured step clearly helped and none clearly hurt, so no turn can be placed."
     if judged[-1][1] == "helps":
-        return f"No turn was seen: the steps measured clearly helped up to the end{aside}."
+        looks = _count(len(judged), "measured step")
+        return f"No turn was seen: {len(helped)} of {looks} clearly helped, the last included{aside}."
     return (
         f"The last measured step that clearly helped is {helped[-1]:,}; after it the {unseen} descent is too close to "
         f"zero to tell, so a stop cannot be placed{aside}."
@@ -224,10 +227,10 @@ def _corroboration(records: pd.DataFrame, found: Verdict, unseen: str) -> str:
         return f"no {unseen} loss was recorded that could support or contradict it"
     losses = records.dropna(subset=["heldout_loss"])
     steps = [int(step) for step in losses["step"]]
-    lowest, end = steps.index(found.lowest_step), float(losses["heldout_loss"].iloc[-1])
-    later = "" if lowest == len(steps) - 1 else f", {number_text(end)} at the end"
-    least = number_text(losses["heldout_loss"].min())
-    fact = f"the {unseen} loss was lowest at step {found.lowest_step:,} ({least}{later})"
+    values = [float(loss) for loss in losses["heldout_loss"]]
+    lowest = steps.index(found.lowest_step)
+    later = "" if lowest == len(steps) - 1 else f", {number_text(values[-1])} at the end"
+    fact = f"the {unseen} loss was lowest at step {found.lowest_step:,} ({number_text(min(values))}{later})"
     if found.turn is not None:
         before = max((i for i, step in enumerate(steps) if step <= (found.turn[0] or 0)), default=0)
         behind = min((i for i, step in enumerate(steps) if step >= found.turn[1]), default=len(steps) - 1)
@@ -237,8 +240,7 @@ def _corroboration(records: pd.DataFrame, found: Verdict, unseen: str) -> str:
         return f"{fact}, {'one measured step away' if close else 'which does not agree: read the figures'}"
     if found.word == "helps":
         # A plateau wobbles: the end counts as lowest within a hundredth of what the loss moved.
-        known = losses["heldout_loss"]
-        agrees = end - known.min() <= 0.01 * (known.max() - known.min())
+        agrees = values[-1] - min(values) <= 0.01 * (max(values) - min(values))
         return f"{fact}, {'which agrees' if agrees else 'which does not fully agree: read the figures'}"
     return fact
 

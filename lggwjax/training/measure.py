@@ -34,9 +34,7 @@ def measure(
     wrt: Wrt = None,
     predict_fn: Callable[[Any, Any], Array] | None = None,
     feature_fn: Callable[[Any, Any], Array] | None = None,
-    settings: dict[str, dict[str, Any]] | None = None,
     resume: bool = False,
-    progress: Callable[[int, Record | None], None] | None = None,
 ) -> Path:
     """Measure a path of checkpoints and write a run folder with records, figures and a page.
 
@@ -56,9 +54,7 @@ def measure(
         wrt: Which leaves are gradient coordinates; by default all floating ones.
         predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against integer labels ``example["y"]``.
         feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
-        settings: Further settings to save with the run, an object of objects.
         resume: Go on with a folder that was interrupted.
-        progress: Called with each step and its record.
 
     Returns:
         The page; its folder is read by :func:`lggwjax.load_run`.
@@ -75,30 +71,74 @@ def measure(
         >>> page.name
         'report.html'
     """
-    from lggwjax.report import write_page  # matplotlib is loaded when there is something to draw
-
     path = check_path(path)
     length = sum(1 for _ in path)
     steps = tuple(range(length)) if steps is None else tuple(int(step) for step in steps)
-    if len(steps) != length or list(steps) != sorted(set(steps)):
-        raise ValueError(f"Expected {length} rising steps, one for each checkpoint, got {list(steps)[:8]}.")
     samples = _samples(batch, heldout, probe_size, seed)
     functions: dict[str, Any] = {"wrt": wrt, "predict_fn": predict_fn, "feature_fn": feature_fn}
     monitor = Monitor(loss_fn, samples, max_checkpoints=length, num_draws=num_draws, seed=seed, **functions)
-    first = next(iter(path))
+    data = {
+        "name": "given",
+        "num_samples": batch_size(samples.train),
+        "probe_size": batch_size(samples.train_probe),
+        "num_heldout": 0 if heldout is None else batch_size(heldout),
+        "description": "The samples were handed over together with the checkpoints.",
+        "population": False,
+        "seed": seed,
+    }
+    return measure_path(path, monitor, steps, {"data": data, "model": {"name": "given"}}, Path(out), resume=resume)
+
+
+def measure_path(
+    path: Iterable[PyTree],
+    monitor: Monitor,
+    steps: Sequence[int],
+    about: dict[str, dict[str, Any]],
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[int, Record | None], None] | None = None,
+) -> Path:
+    """Measure checkpoints with a monitor at hand, and write a run folder.
+
+    Args:
+        path: T checkpoints.
+        monitor: For at least T checkpoints.
+        steps: T rising steps.
+        about: The parts ``data`` and ``model`` of ``config.json``.
+        out: The run folder.
+        resume: Go on with a folder that was interrupted.
+        progress: Called with each step and its record.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If ``steps`` do not rise or do not match the path, or the folder cannot be used.
+    """
+    from lggwjax.report import write_page  # matplotlib is loaded when there is something to draw
+
+    path = check_path(path)
+    length, first = sum(1 for _ in path), next(iter(path))
+    if len(steps) != length or list(steps) != sorted(set(steps)):
+        raise ValueError(f"Expected {length} rising steps, one for each checkpoint, got {list(steps)[:8]}.")
     plan = monitor.plan(first)
-    asked = _settings(settings or {}, samples, plan | {"steps": list(steps), "seed": seed})
-    with RunFolder.open(Path(out), asked, resume=resume, extra={"environment": environment()}) as folder:
+    asked = about | {
+        "training": {"steps": steps[-1], "fresh": False, "trained_here": False},
+        "measuring": {"measurements": length, "directions": plan["num_draws"], "steps": list(steps)} | plan,
+    }
+    with RunFolder.open(out, asked, resume=resume, extra={"environment": environment()}) as folder:
         if not folder.finished:
             recorder, previous = Recorder(monitor, folder, first), None
             done = {record["step"]: record for record in folder.records}
             for step, params in zip(steps, path, strict=True):
-                if step in done:
-                    recorder.replay(done[step], params)
+                record = done.get(step)
+                if record is not None:
+                    recorder.replay(record, params)
                 else:
                     record = recorder.measure(step, None, params, previous)
-                    if progress is not None:
-                        progress(step, record)
+                if progress is not None:
+                    progress(step, record)
                 previous = params
             write_page(folder.path)
         return folder.path / "report.html"
@@ -142,23 +182,3 @@ def _samples(batch: PyTree, heldout: PyTree | None, probe_size: int, seed: int) 
     if heldout is not None and batch_size(heldout) < 3:
         raise ValueError(f"Expected at least 3 held-out samples, got {batch_size(heldout)}. Pass more, or None.")
     return Samples(batch, probe(batch, 0), heldout, None if heldout is None else probe(heldout, 1))
-
-
-def _settings(settings: dict[str, dict[str, Any]], samples: Samples, measuring: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    num_heldout = 0 if samples.heldout is None else batch_size(samples.heldout)
-    num_samples, probe_size = batch_size(samples.train), batch_size(samples.train_probe)
-    description = f"{num_samples} samples the checkpoints were trained on, {num_heldout} held out, as handed over."
-    asked: dict[str, dict[str, Any]] = {
-        "data": {
-            "name": "given",
-            "num_samples": num_samples,
-            "probe_size": probe_size,
-            "num_heldout": num_heldout,
-            "description": description,
-            "population": False,
-        },
-        "model": {"name": "given"},
-        "training": {"steps": measuring["steps"][-1], "fresh": False, "trained_here": False},
-        "measuring": {"directions": measuring["num_draws"], "measurements": len(measuring["steps"])} | measuring,
-    }
-    return {name: part | settings.get(name, {}) for name, part in asked.items()}

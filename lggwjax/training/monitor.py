@@ -229,6 +229,9 @@ class Monitor:
                 record["population_descent"] = _scalar_field(descent)
         if not np.isfinite([here.loss, record["heldout_loss"] or 0.0]).all():
             raise FloatingPointError("The loss is NaN or infinite.")
+        found = [record[name] for name in ("heldout_grad_norm", "deviation", "population_descent") if record[name] is not None]
+        if not all(np.isfinite(field["value"]) for field in found):
+            raise FloatingPointError("The gradient on held-out samples is NaN or infinite.")
         return record, gradient
 
     def _featurizer(self, state: MonitorState, params: PyTree) -> Record:

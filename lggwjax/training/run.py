@@ -46,11 +46,6 @@ class Prepared:
     monitor: Monitor
     start: TrainState
 
-    @property
-    def heldout(self) -> Batch | None:
-        """All held-out samples, the held-out probe first; None if there are too few to say anything."""
-        return _heldout(self.split)
-
     def settings(self) -> dict[str, dict[str, Any]]:
         """What is saved as ``config.json``: what was asked for, and what it was resolved to."""
         asked, split = self.config.as_dict(), self.split
@@ -64,11 +59,12 @@ class Prepared:
         return asked
 
 
-def prepare_run(config: RunConfig) -> Prepared:
+def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Prepared:
     """Load the data and build the model; refuse what cannot work before anything is written.
 
     Args:
         config: What is asked for.
+        max_checkpoints: Longest path the monitor may meet; by default what ``config`` asks for.
 
     Returns:
         A run that can start.
@@ -91,7 +87,7 @@ def prepare_run(config: RunConfig) -> Prepared:
     monitor = Monitor(
         model.loss_fn,
         samples,
-        max_checkpoints=len(config.steps_measured),
+        max_checkpoints=max_checkpoints or len(config.steps_measured),
         num_draws=config.measuring.directions,
         seed=config.training.seed,
         wrt=model.wrt,

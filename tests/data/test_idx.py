@@ -63,6 +63,18 @@ def test_images_and_labels_are_those_of_the_files(folder, arrays):
     assert len(split.heldout_probe["x"]) + len(split.heldout_rest["x"]) == 30
 
 
+def test_fashion_mnist_has_the_same_files_and_its_own_classes(folder):
+    digits, fashion = (
+        load(DataSpec(name, folder, num_samples=20, probe_size=5)) for name in ("mnist", "fashion-mnist")
+    )
+    np.testing.assert_array_equal(digits.sample["x"], fashion.sample["x"])
+    assert (digits.class_names[9], fashion.class_names[9]) == ("9", "Ankle boot")
+    (folder / NAMES[0]).unlink(missing_ok=True)
+    (folder / f"{NAMES[0]}.gz").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match="zalandoresearch"):
+        load(DataSpec("fashion-mnist", folder))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_file_is_named_with_where_to_get_it(folder, name):
     for path in folder.glob(f"{name}*"):

@@ -8,6 +8,8 @@ from sklearn.datasets import load_digits
 
 from lggwjax.data import DataSpec, LinearPopulation, Split, TeacherPopulation, load
 
+LINEAR = DataSpec("linear", num_samples=300, probe_size=40, heldout_samples=200, dimension=7)
+
 
 def rows_of(batch) -> set[bytes]:
     return {x.tobytes() for x in batch["x"]}
@@ -19,7 +21,7 @@ def batches(split: Split):
 
 @pytest.fixture(params=["digits", "linear", "teacher"])
 def spec(request) -> DataSpec:
-    return DataSpec(request.param, num_samples=300, probe_size=40, heldout_samples=200, dimension=7)
+    return replace(LINEAR, name=request.param)
 
 
 def test_parts_have_the_sizes_asked_for_and_are_never_mixed(spec):
@@ -82,14 +84,14 @@ def test_too_many_samples_are_refused_with_the_numbers():
 
 
 def test_the_population_has_its_own_seed():
-    first, second = (load(DataSpec("linear", seed=seed)).population for seed in (0, 1))
-    other = load(DataSpec("linear", population_seed=1)).population
+    first, second = (load(replace(LINEAR, seed=seed)).population for seed in (0, 1))
+    other = load(replace(LINEAR, population_seed=1)).population
     np.testing.assert_array_equal(first.w_star, second.w_star)
     assert not np.array_equal(first.w_star, other.w_star)
 
 
 def test_the_declared_condition_is_that_of_the_population():
-    population = load(DataSpec("linear", dimension=5, condition=100)).population
+    population = load(replace(LINEAR, condition=100)).population
     assert population.beta / population.mu == pytest.approx(100)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 
@@ -98,7 +99,8 @@ def test_train_fn_is_the_batched_model_in_train_mode(name: str) -> None:
     @quick_jit
     def reference(arrays: nnx.State, x: jax.Array) -> tuple:
         trained = nnx.merge(graph, arrays)
-        return trained(x), nnx.merge(graph, arrays).features(x), nnx.to_pure_dict(nnx.state(trained, nnx.BatchStat))
+        features = trained.features(x)
+        return trained.head(features), features, nnx.to_pure_dict(nnx.state(trained, nnx.BatchStat))
 
     logits, expected_features, statistics = reference(arrays, batch["x"])
     np.testing.assert_allclose(features, expected_features, rtol=1e-3, atol=1e-4)
@@ -122,7 +124,7 @@ def count(spec: ModelSpec, input_shape: tuple[int, ...], num_outputs: int) -> in
 @pytest.mark.parametrize("bias", [True, False])
 def test_parameter_count_ffn(widths: tuple[int, ...], bias: bool) -> None:
     sizes = (784, *widths, 10)
-    expected = sum((inputs + bias) * outputs for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True))
+    expected = sum((inputs + bias) * outputs for inputs, outputs in itertools.pairwise(sizes))
     assert count(ModelSpec("ffn", widths=widths, bias=bias), (28, 28, 1), 10) == expected
 
 
@@ -158,15 +160,16 @@ def test_parameter_count_resnet8(width: int) -> None:
 
 
 def test_top_k_leaves_k_active() -> None:
-    model, adapted, batch = make("ffn-top-k")
-    features = model.features(batch["x"])
+    _, adapted, batch = make("ffn-top-k")
+    features = quick_jit(jax.vmap(adapted.feature_fn, (None, 0)))(adapted.params, batch)
     np.testing.assert_array_equal((features != 0).sum(1), 3)
-    full = build(ModelSpec("ffn", widths=(8,), activation="tanh"), (5,), NUM_OUTPUTS, seed=0).features(batch["x"])
+    model = build(ModelSpec("ffn", widths=(8,), activation="tanh"), (5,), NUM_OUTPUTS, seed=0)
+    full = quick_jit(lambda x: model.features(x))(batch["x"])
     smallest_kept = np.sort(np.abs(full), axis=1)[:, -3]
     np.testing.assert_array_equal(features, np.where(np.abs(full) >= smallest_kept[:, None], full, 0))
     # Only the kept features pass a gradient to their row of the hidden kernel.
     example = jax.tree.map(lambda leaf: leaf[0], batch)
-    gradient = jax.grad(adapted.loss_fn)(adapted.params, example)["params"]["hidden"]["layers"]["0"]["bias"]
+    gradient = quick_jit(jax.grad(adapted.loss_fn))(adapted.params, example)["params"]["hidden"]["layers"]["0"]["bias"]
     np.testing.assert_array_equal(gradient != 0, features[0] != 0)
 
 

@@ -91,9 +91,7 @@ def make_config(kind: str) -> dict[str, Any]:
         "name": f"{kind}-example",
         "data": {
             "name": "linear" if exact else "digits",
-            "description": "linear regression with bounded inputs and uniform noise"
-            if exact
-            else "8 x 8 images of digits",
+            "description": f"A sample of 64 rows of {'linear regression' if exact else 'digits'}.",
             "population": exact,
             "num_samples": 64,
             "probe_size": 64,
@@ -110,10 +108,13 @@ def make_config(kind: str) -> dict[str, Any]:
             "seed": 0,
             "fresh": kind == "fresh",
         },
-        "measurement": {"route": "gram", "chunk_size": 64, "num_draws": 512},
-        "versions": {"lggwjax": "0.1.0", "jax": "0.10.2", "python": "3.11.2"},
-        "device": "cpu, 2 cores",
-        "git_revision": "0123abc",
+        "measuring": {"route": "stored", "num_draws": 512},
+        "environment": {
+            "python": "3.11.2",
+            "versions": {"lggwjax": "0.1.0", "jax": "0.10.2", "optax": None},
+            "device": "cpu: cpu",
+            "revision": "0123abc",
+        },
     }
 
 

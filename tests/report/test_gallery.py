@@ -19,7 +19,6 @@ STEPS = {
     "even": list(range(0, 401, 40)),
     "late": [0, 50, 100, 1000, 50_000, 1_000_000],
     "first": [0],
-    "two": [0, 1],
 }
 
 
@@ -55,7 +54,7 @@ def _outside_ticks(ax) -> set[Text]:
 def test_no_text_overlaps_another_or_leaves_the_figure(run_of, plot, kind, steps):
     folder = run_of(kind, STEPS[steps])
     records, config = load_run(folder), load_config(folder)
-    fig, _ = plot.draw(records, Setting(unseen_word(config), verdict(records, config).turn))
+    fig, _ = plot.draw(records, Setting(unseen_word(config), "move", verdict(records, config).turn))
     assert overlaps(fig) == []
 
 

@@ -89,9 +89,9 @@ def test_hostile_names_are_shown_and_not_obeyed(run_of):
     folder = run_of("overfit", STEPS)
     hostile = "<script>alert('x')</script><img src=x onerror=alert(1)>{{ 7 * 7 }}</style>"
     config = json.loads((folder / "config.json").read_text())
-    config["name"] = config["device"] = config["data"]["name"] = config["data"]["description"] = hostile
+    config["environment"]["device"] = config["data"]["name"] = config["data"]["description"] = hostile
     config["model"]["name"] = config["training"]["optimizer"] = hostile
-    config["versions"] = {hostile: hostile}
+    config["environment"]["versions"] = {hostile: hostile}
     (folder / "config.json").write_text(json.dumps(config))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
@@ -128,13 +128,17 @@ def test_without_held_out_part_the_page_claims_nothing_about_unseen_data(run_of)
     assert "with 95% confidence" not in text
 
 
-@pytest.mark.parametrize("config", [{}, {"data": None, "model": 3, "training": []}])
+@pytest.mark.parametrize(
+    "config", [{}, {"data": None, "model": 3, "training": []}, {"training": {"trained_here": False, "steps": 10}}]
+)
 def test_a_folder_that_was_not_trained_here_has_a_page(run_of, config):
     folder = run_of("overfit", [0, 10])
     (folder / "config.json").write_text(json.dumps(config))
     page = read(folder)
     assert "measured at 2 checkpoints made elsewhere" in page.text
     assert "overfit" in page.text
+    assert "the move from the checkpoint before" in page.text
+    assert "a step over" not in page.text
 
 
 def test_the_page_is_replaced_whole(run_of, monkeypatch):

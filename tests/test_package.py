@@ -1,0 +1,135 @@
+"""The house: what importing costs, which rooms know which, and that every example runs."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lggwjax
+
+ROOT = Path(lggwjax.__file__).parent
+MODULES = sorted(m.name for m in pkgutil.walk_packages(lggwjax.__path__, "lggwjax.") if not m.name.endswith("__main__"))
+HEAVY = ("flax", "optax", "matplotlib", "orbax", "sklearn", "pandas", "jinja2", "rich", "IPython")
+
+# Which rooms a room may import from, besides itself.
+CORE = {"gradients", "widths", "lggw"}
+ALLOWED = {
+    "widths": set(),
+    "gradients": set(),
+    "lggw": {"gradients", "widths"},
+    "models": set(),
+    "data": set(),
+    "report": set(),
+    "training": CORE | {"models", "data", "report"},
+}
+# Parts of a room that keep to less than their room.
+STRICTER = {
+    "training/loop.py": {"data"},
+    "training/monitor.py": CORE,
+    "training/probes.py": CORE,
+    "training/heldout.py": CORE,
+}
+
+
+def _imports(file: Path) -> list[str]:
+    """Full names of all modules that a file imports, also those imported inside functions."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def _run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_loads_the_core_only():
+    code = f"import sys, lggwjax; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert _run(code) == "[]"
+    assert _run(f"import sys, matplotlib; print([m for m in {HEAVY!r} if m in sys.modules][0])") == "matplotlib"
+
+
+def test_importing_turns_no_global_switch():
+    code = "import jax; before = dict(jax.config.values); import lggwjax; print(before == dict(jax.config.values))"
+    assert _run(code) == "True"
+
+
+@pytest.mark.slow
+def test_importing_costs_little_more_than_jax():
+    code = "import time, jax, jax.numpy; start = time.perf_counter(); import lggwjax; print(time.perf_counter() - start)"
+    assert min(float(_run(code)) for _ in range(5)) <= 0.3
+
+
+def test_every_public_name_can_be_had():
+    for name in lggwjax.__all__:
+        assert getattr(lggwjax, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'widht'"):
+        _ = lggwjax.widht
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_rooms_import_in_one_direction(room):
+    files = [ROOT / f"{room}.py"] if (ROOT / f"{room}.py").exists() else sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for file in files:
+        known = {name.split(".")[1] for name in _imports(file) if name.startswith("lggwjax.")}
+        assert known <= ALLOWED[room] | {room}, file.name
+
+
+@pytest.mark.parametrize("file", STRICTER)
+def test_measuring_and_training_know_little(file):
+    known = {name.split(".")[1] for name in _imports(ROOT / file) if name.startswith("lggwjax.")}
+    assert known <= STRICTER[file] | {"training"}
+
+
+def test_report_reads_records_without_jax():
+    for file in (ROOT / "report").glob("*.py"):
+        assert not {name.split(".")[0] for name in _imports(file)} & {"jax", "flax", "optax"}, file.name
+
+
+def test_data_and_gradients_need_no_flax():
+    for room in ("data", "gradients", "widths"):
+        for file in (ROOT / room).glob("*.py"):
+            assert not {name.split(".")[0] for name in _imports(file)} & {"flax", "optax", "matplotlib"}, file.name
+
+
+def test_no_private_module_of_jax_is_imported():
+    for file in ROOT.rglob("*.py"):
+        private = [name for name in _imports(file) if name.startswith(("jax._", "jaxlib", "flax.nnx._"))]
+        assert private == [], file.name
+
+
+def test_the_import_tests_would_see_an_import(tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text("def f():\n    from jax._src import core\n    import lggwjax.models.zoo\n")
+    assert _imports(file) == ["jax._src.core", "lggwjax.models.zoo"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    result = doctest.testmod(module)
+    assert result.failed == 0, f"{result.failed} of {result.attempted} examples of {name} failed"
+
+
+def test_the_public_functions_have_examples():
+    finder = doctest.DocTestFinder(recurse=False)
+    for name in ("lggw", "nerc", "single_widths", "gaussian_width", "width_from_gram", "gradient_gram", "per_sample_gradients"):
+        assert finder.find(getattr(lggwjax, name))[0].examples, name
+
+
+def test_the_package_is_typed():
+    assert (ROOT / "py.typed").exists()

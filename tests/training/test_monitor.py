@@ -1,0 +1,240 @@
+"""Records of a monitor: strict JSON, the same numbers as the functions they come from, and NaN found out."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lggwjax import lggw, nerc
+from lggwjax.training.monitor import Monitor, Samples
+
+DIM, CAPACITY = 4, 5
+SCALARS = {"train_loss", "heldout_loss", "train_accuracy", "heldout_accuracy", "grad_norm", "gradient_rms"}
+UNSEEN = {"heldout_grad_norm", "deviation", "population_descent"}
+WIDTHS = {
+    *("lggw", "single_width", "union_width", "cloud_width", "feature_width"),
+    *("heldout_lggw", "heldout_cloud_width"),
+}
+NERCS = {"nerc", "heldout_nerc"}
+BOUND = {"value", "stderr", "ci95", "num_draws", "num_samples", "num_checkpoints"}
+
+
+def predict(params, example):
+    return params["w"] @ example["x"]
+
+
+def features(params, example):
+    return jax.nn.relu(params["w"] @ example["x"])
+
+
+def loss(params, example):
+    scores = predict(params, example)
+    return (jax.nn.logsumexp(scores) - scores[example["y"]]) * params["one"]
+
+
+def _batch(num, seed):
+    rng = np.random.default_rng(seed)
+    return {"x": rng.normal(size=(num, DIM)).astype(np.float32), "y": rng.integers(0, 3, num)}
+
+
+def _take(batch, num):
+    return jax.tree.map(lambda x: x[:num], batch)
+
+
+TRAIN, HELDOUT = _batch(40, 0), _batch(50, 1)
+SAMPLES = Samples(TRAIN, _take(TRAIN, 8), HELDOUT, _take(HELDOUT, 8))
+START = {"w": jnp.zeros((3, DIM)), "one": jnp.int32(1)}
+
+
+def _path():
+    """Gradient descent on the training sample: the path that reuse makes."""
+    path = [START]
+
+    def mean(w):
+        return jax.vmap(loss, in_axes=(None, 0))(path[-1] | {"w": w}, TRAIN).mean()
+
+    for _ in range(CAPACITY - 1):
+        path.append(path[-1] | {"w": path[-1]["w"] - 0.5 * jax.grad(mean)(path[-1]["w"])})
+    return path
+
+
+def _monitor(samples=SAMPLES, **options):
+    defaults = {"max_checkpoints": CAPACITY, "num_draws": 512, "predict_fn": predict, "feature_fn": features}
+    return Monitor(loss, samples, **(defaults | options))
+
+
+def _records(monitor, path):
+    state, previous, records = monitor.init(path[0]), None, []
+    for params in path:
+        state, record = monitor.measure(state, params, previous)
+        records.append(record)
+        previous = params
+    return records
+
+
+@pytest.fixture(scope="module")
+def path():
+    return _path()
+
+
+@pytest.fixture(scope="module")
+def records(path):
+    return _records(_monitor(), path)
+
+
+def test_records_are_strict_json_with_the_fields_of_a_run(records):
+    for record in records:
+        again = json.loads(json.dumps(record, allow_nan=False))
+        assert again == record
+        assert set(record) >= SCALARS | UNSEEN | WIDTHS | NERCS | {"features", "status"}
+        for name in WIDTHS:
+            assert set(record[name]) == BOUND | {"draws_bound95"}
+        for name in NERCS:
+            assert set(record[name]) == BOUND
+        for name in UNSEEN - {"population_descent"}:
+            assert set(record[name]) == {"value", "stderr", "ci95"}
+        assert set(record["features"]) == {"active_share", "l1", "l2"}
+        for name in WIDTHS | NERCS | UNSEEN:
+            if record[name] is not None:
+                low, high = record[name]["ci95"]
+                assert low <= record[name]["value"] <= high
+    assert records[0]["population_descent"] is None
+    assert records[1]["population_descent"] is not None
+
+
+def test_counts_of_samples_and_checkpoints(records):
+    for length, record in enumerate(records, 1):
+        assert record["lggw"]["num_checkpoints"] == record["nerc"]["num_checkpoints"] == length
+        assert record["heldout_lggw"]["num_checkpoints"] == length
+        assert record["cloud_width"]["num_checkpoints"] == record["feature_width"]["num_checkpoints"] == 1
+        assert record["lggw"]["num_samples"] == 8
+        assert record["lggw"]["num_draws"] == 512
+
+
+def test_losses_gradients_and_accuracies(path, records):
+    for params, record in zip(path, records, strict=True):
+        for name, data in (("train", TRAIN), ("heldout", HELDOUT)):
+            losses = jax.vmap(loss, in_axes=(None, 0))(params, data)
+            scores = jax.vmap(predict, in_axes=(None, 0))(params, data)
+            assert record[f"{name}_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+            assert record[f"{name}_accuracy"] == pytest.approx(float((scores.argmax(1) == data["y"]).mean()))
+        gradient = jax.grad(lambda w, p=params: jax.vmap(loss, in_axes=(None, 0))(p | {"w": w}, TRAIN).mean())(params["w"])
+        assert record["grad_norm"] == pytest.approx(float(jnp.linalg.norm(gradient)), rel=1e-4)
+
+
+def test_featurizer(path, records):
+    outputs = np.stack([features(path[-1], {"x": x}) for x in SAMPLES.train_probe["x"]])
+    found = records[-1]["features"]
+    assert found["active_share"] == pytest.approx((outputs != 0).mean())
+    assert found["l1"] == pytest.approx(np.abs(outputs).sum(1).mean(), rel=1e-4)
+    assert found["l2"] == pytest.approx(np.linalg.norm(outputs, axis=1).mean(), rel=1e-4)
+    assert records[0]["feature_width"]["value"] == 0
+
+
+def _close(field, whole):
+    slack = 4 * np.hypot(field["stderr"], float(whole.stderr)) + 1e-4 * field["value"]
+    return abs(field["value"] - float(whole.value)) <= slack
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "batch"),
+    [
+        ("lggw", "stacked", SAMPLES.train_probe),
+        ("single_width", "single", SAMPLES.train_probe),
+        ("union_width", "union", SAMPLES.train_probe),
+        ("heldout_lggw", "stacked", SAMPLES.heldout_probe),
+    ],
+)
+def test_widths_agree_with_the_path_measured_at_once(path, records, field, kind, batch):
+    whole = lggw(jax.random.key(5), loss, path, batch, kind=kind, num_draws=2048)
+    assert _close(records[-1][field], whole)
+    assert not _close(records[1][field], whole), "a shorter path would be told apart"
+
+
+def test_nerc_agrees_with_the_path_measured_at_once(path, records):
+    for field, batch in (("nerc", SAMPLES.train_probe), ("heldout_nerc", SAMPLES.heldout_probe)):
+        assert _close(records[-1][field], nerc(jax.random.key(5), loss, path, batch, num_draws=2048))
+
+
+def test_widths_never_fall_along_the_path(records):
+    for name in ("lggw", "single_width", "union_width", "nerc", "heldout_lggw"):
+        values = np.array([record[name]["value"] for record in records])
+        assert (np.diff(values) >= -1e-5 * values[-1]).all(), name
+
+
+def test_status_says_what_the_samples_took_part_in(path, records):
+    assert records[0]["status"]["lggw"] == records[0]["status"]["nerc"] == "descriptive"
+    assert records[0]["status"]["heldout_lggw"] == "independent"
+    fresh = _monitor(Samples(TRAIN, _take(TRAIN, 8), HELDOUT, _take(HELDOUT, 8), trained_on=False))
+    assert _records(fresh, path[:1])[0]["status"]["lggw"] == "independent"
+
+
+def test_the_same_seed_gives_the_same_records_and_another_does_not(path, records):
+    again, other = _records(_monitor(), path[:2]), _records(_monitor(seed=1), path[:2])
+    assert again == records[:2]
+    assert other[1]["lggw"]["value"] != again[1]["lggw"]["value"]
+    assert other[1]["train_loss"] == again[1]["train_loss"]
+
+
+def test_a_state_may_be_extended_without_a_record(path, records):
+    monitor = _monitor()
+    state = monitor.extend(monitor.init(path[0]), path[0])
+    _, record = monitor.measure(state, path[1], path[0])
+    assert record == records[1]
+
+
+def test_without_held_out_samples_nothing_is_said_of_unseen_data(path):
+    samples = Samples(TRAIN, _take(TRAIN, 8))
+    record = _records(_monitor(samples, predict_fn=None, feature_fn=None), path[:2])[1]
+    empty = UNSEEN | {"heldout_loss", "heldout_accuracy", "train_accuracy", "heldout_lggw", "heldout_cloud_width"}
+    assert {name for name in SCALARS | UNSEEN | WIDTHS | NERCS | {"features"} if record[name] is None} == empty | {
+        *("heldout_nerc", "features", "feature_width")
+    }
+    assert "heldout_lggw" not in record["status"]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_plan_says_route_and_size():
+    plan = _monitor().plan(START)
+    assert plan["num_parameters"] == 3 * DIM
+    assert plan["route"] == "stored"
+    assert plan["kept_bytes"] == CAPACITY * 3 * DIM * 4 * 16
+    assert _monitor(route="recomputed").plan(START)["route"] == "recomputed"
+
+
+def test_nan_stops(path):
+    bad = START | {"w": jnp.full((3, DIM), jnp.nan)}
+    monitor = _monitor()
+    with pytest.raises(FloatingPointError, match="The loss is NaN or infinite"):
+        monitor.measure(monitor.init(START), bad)
+
+
+@pytest.mark.parametrize("where", ["train", "heldout"])
+def test_a_gradient_that_is_nan_while_the_loss_is_not_stops(where):
+    def rooted(params, example):  # the root has an infinite slope at 0, and 0 times infinity is NaN
+        return jnp.sqrt(jnp.sum(params["w"]) * example["x"].sum())
+
+    good = {"x": np.ones((20, DIM), np.float32)}
+    bad = {"x": np.zeros((20, DIM), np.float32)}
+    params = {"w": jnp.ones((3, DIM))}
+    samples = {"train": Samples(bad, bad, good, good), "heldout": Samples(good, good, bad, bad)}[where]
+    monitor = Monitor(rooted, samples, max_checkpoints=CAPACITY, num_draws=512)
+    with pytest.raises(FloatingPointError, match="gradient.* is NaN or infinite"):
+        monitor.measure(monitor.init(params), params)
+
+
+@pytest.mark.parametrize("options", [{"max_checkpoints": 0}, {"num_draws": 1}])
+def test_options_are_checked(options):
+    with pytest.raises(ValueError, match="Expected max_checkpoints >= 1 and num_draws >= 2"):
+        _monitor(**options)
+
+
+def test_a_full_path_is_refused(path):
+    monitor = _monitor(max_checkpoints=1)
+    state, _ = monitor.measure(monitor.init(path[0]), path[0])
+    with pytest.raises(ValueError, match="at most 1 checkpoints"):
+        monitor.measure(state, path[1])
