@@ -1,7 +1,7 @@
 """Loss Gradient Gaussian Width in JAX: how complex the gradients are that training meets, with error bars.
 
-Importing this package loads the core only. ``lggwjax.models``, ``lggwjax.data``, ``lggwjax.training`` and ``lggwjax.report`` are loaded
-when first used.
+Importing this package loads the core only. ``lggwjax.models``, ``lggwjax.data``, ``lggwjax.training`` and
+``lggwjax.report`` are loaded when first used.
 """
 
 from __future__ import annotations

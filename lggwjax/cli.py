@@ -64,7 +64,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLine(prog="lggwjax", description="Loss Gradient Gaussian Width: measure how complex the gradients of training are.")
+    parser = _OneLine(
+        prog="lggwjax", description="Loss Gradient Gaussian Width: measure how complex the gradients of training are."
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_OneLine)
     details: dict[str, Any] = {"epilog": EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter}
     run = commands.add_parser("run", help="train on a fixed sample and measure on the way", **details)
@@ -77,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--plan", action="store_true", help="say what would be done, in time and memory, and stop")
     measure = commands.add_parser("measure", help="measure checkpoints that were trained elsewhere", **details)
     measure.set_defaults(command=_measure, fresh=False)
-    measure.add_argument("--checkpoints", type=Path, required=True, metavar="DIR", help="folder of orbax checkpoints, one folder a step")
+    measure.add_argument(
+        "--checkpoints", type=Path, required=True, metavar="DIR", help="folder of orbax checkpoints, one folder a step"
+    )
     _add_data(measure)
     _add_model(measure)
     _add_measuring(measure, path=False)
@@ -88,28 +92,55 @@ def _parser() -> argparse.ArgumentParser:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     names = "digits, mnist, fashion-mnist, cifar10, npz, csv, linear, teacher"
     group = parser.add_argument_group("which samples are trained on")
-    group.add_argument("--data", default="digits", metavar="NAME", help=f"{names} (default digits, which needs no file)")
+    group.add_argument(
+        "--data", default="digits", metavar="NAME", help=f"{names} (default digits, which needs no file)"
+    )
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the files lie; nothing is downloaded")
     group.add_argument("--label", metavar="COLUMN", help="column to predict (csv)")
     group.add_argument("--num-samples", type=int, default=200, metavar="N", help="samples trained on (default 200)")
-    group.add_argument("--heldout-samples", type=int, default=1000, metavar="N", help="at most so many samples held out (default 1000)")
-    group.add_argument("--dimension", type=int, default=20, metavar="D", help="inputs of linear and teacher (default 20)")
+    group.add_argument(
+        "--heldout-samples", type=int, default=1000, metavar="N", help="at most so many samples held out (default 1000)"
+    )
+    group.add_argument(
+        "--dimension", type=int, default=20, metavar="D", help="inputs of linear and teacher (default 20)"
+    )
     group.add_argument("--num-classes", type=int, default=4, metavar="C", help="classes of teacher (default 4)")
-    group.add_argument("--noise", default="uniform", metavar="KIND", help="uniform or gaussian (linear; gaussian has no gradient bound)")
-    group.add_argument("--noise-scale", type=float, default=0.5, metavar="S", help="noise of linear, label temperature of teacher (default 0.5)")
-    group.add_argument("--condition", type=float, default=10.0, metavar="C", help="condition number of linear's inputs (default 10)")
-    group.add_argument("--seed", type=int, default=0, metavar="S", help="fixes samples, initial parameters, batches and directions")
+    group.add_argument(
+        "--noise",
+        default="uniform",
+        metavar="KIND",
+        help="uniform or gaussian (linear; gaussian has no gradient bound)",
+    )
+    group.add_argument(
+        "--noise-scale",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="noise of linear, label temperature of teacher (default 0.5)",
+    )
+    group.add_argument(
+        "--condition", type=float, default=10.0, metavar="C", help="condition number of linear's inputs (default 10)"
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="fixes samples, initial parameters, batches and directions"
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which model")
     group.add_argument("--model", default="ffn", metavar="NAME", help="ffn, cnn, resnet8 or resnet18 (default ffn)")
-    group.add_argument("--widths", type=_widths, metavar="W,W,..", help="hidden layers of ffn and cnn; 'none' for a linear model")
+    group.add_argument(
+        "--widths", type=_widths, metavar="W,W,..", help="hidden layers of ffn and cnn; 'none' for a linear model"
+    )
     group.add_argument("--base-width", type=int, metavar="C", help="channels of the first convolution")
     group.add_argument("--activation", default="relu", metavar="A", help="relu, tanh or gelu")
-    group.add_argument("--norm", metavar="NORM", help="none, layer, group or batch (batch is measured with frozen statistics)")
+    group.add_argument(
+        "--norm", metavar="NORM", help="none, layer, group or batch (batch is measured with frozen statistics)"
+    )
     group.add_argument("--no-bias", dest="bias", action="store_false", help="leave out all biases")
-    group.add_argument("--no-residual", dest="residual", action="store_false", help="leave out a ResNet's skip connections")
+    group.add_argument(
+        "--no-residual", dest="residual", action="store_false", help="leave out a ResNet's skip connections"
+    )
     group.add_argument("--init-scale", type=float, default=1.0, metavar="S", help="multiplies the initial kernels")
     group.add_argument("--top-k", type=int, metavar="K", help="keep the K largest features of each sample")
 
@@ -119,19 +150,38 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     length = group.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, metavar="T", help="optimiser steps (default 200)")
     length.add_argument("--passes", type=float, metavar="P", help="passes over the samples, instead of --steps")
-    group.add_argument("--optimizer", default="adam", metavar="O", help="gd, sgd, momentum, adam or adamw (default adam)")
+    group.add_argument(
+        "--optimizer", default="adam", metavar="O", help="gd, sgd, momentum, adam or adamw (default adam)"
+    )
     group.add_argument("--learning-rate", type=float, default=0.003, metavar="R", help="default 0.003")
-    group.add_argument("--batch-size", type=int, metavar="B", help="samples a step (default 256, or all if they are fewer; gd always takes all)")
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="B",
+        help="samples a step (default 256, or all if they are fewer; gd always takes all)",
+    )
     group.add_argument("--weight-decay", type=float, default=0.0, metavar="R")
-    group.add_argument("--feature-l1", type=float, default=0.0, metavar="R", help="weight of the features' L1 norm in the loss trained on")
-    group.add_argument("--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them")
+    group.add_argument(
+        "--feature-l1",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="weight of the features' L1 norm in the loss trained on",
+    )
+    group.add_argument(
+        "--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them"
+    )
 
 
 def _add_measuring(parser: argparse.ArgumentParser, *, path: bool = True) -> None:
     group = parser.add_argument_group("what is measured")
-    group.add_argument("--probe-size", type=int, default=64, metavar="M", help="samples whose gradients are measured (default 64)")
+    group.add_argument(
+        "--probe-size", type=int, default=64, metavar="M", help="samples whose gradients are measured (default 64)"
+    )
     if path:
-        group.add_argument("--measurements", type=int, default=16, metavar="K", help="checkpoints measured (default 16)")
+        group.add_argument(
+            "--measurements", type=int, default=16, metavar="K", help="checkpoints measured (default 16)"
+        )
         group.add_argument("--spacing", default="log", metavar="S", help="log or even (default log)")
     group.add_argument("--directions", type=int, default=512, metavar="K", help="random directions (default 512)")
 
@@ -296,7 +346,7 @@ def _print_plan(plan: Any) -> None:
         "checkpoints measured": f"{len(settings['measuring']['steps'])} of {plan.measure_seconds:.3g} s",
         "random directions": settings["measuring"]["num_draws"],
         "route": f"{settings['measuring']['route']}, {settings['measuring']['chunk_size']} gradients at once",
-        "time": f"about {plan.total_seconds:.0f} s, of which {plan.compile_seconds:.0f} s compiling, and some seconds for the page",
+        "time": f"about {plan.total_seconds:.0f} s ({plan.compile_seconds:.0f} s compiling), and some seconds for the page",
         "memory": f"about {plan.peak_bytes / 2**30:.2f} GiB",
     }
     for name, value in rows.items():

@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lggwjax.gradients.directions import random_projections
@@ -51,15 +52,16 @@ def lggw(
     describes the samples measured: for a path trained on these same samples it certifies nothing about the population.
 
     Guarantees (for a fixed ``key``, up to rounding):
-        * ``stacked`` lies between the largest single width / sqrt(n) and the sum of the single widths / sqrt(n), in expectation.
+        * ``stacked`` lies between the largest single width / sqrt(n) and the sum of the single widths / sqrt(n), in
+          expectation.
         * The result does not depend on ``chunk_size``.
         * Scaling the loss by ``s`` scales the width by ``|s|``.
 
     Args:
         key: One PRNG key, consumed here.
         loss_fn: ``loss_fn(params, example) -> scalar``.
-        path: Checkpoints of one structure: a sequence, or an object that can be iterated again and again and loads lazily.
-            To measure one checkpoint pass ``[params]``.
+        path: Checkpoints of one structure: a sequence, or an object that can be iterated again and again and loads
+            lazily. To measure one checkpoint pass ``[params]``.
         batch: n examples along the leading axis.
         kind: Which gradient set.
         num_draws: Gaussian directions. Default 1024 (512 for ``union``, whose directions have p coordinates).
@@ -153,7 +155,7 @@ def single_widths(
         (1, (3,))
     """
     path = check_path(path)
-    if not isinstance(num_draws, jax.core.Tracer) and num_draws < 4:
+    if not isinstance(num_draws, Tracer) and num_draws < 4:
         raise ValueError(f"Expected num_draws >= 4, got {num_draws}. Half of the draws choose, half estimate.")
     _warn_if_one(path, "single")
     factors = jax.vmap(factor_moved_gram)(path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt))
@@ -214,15 +216,15 @@ def nerc(
     """
     path = check_path(path)
     grams = jnp.stack([gradient_gram(loss_fn, params, batch, chunk_size=chunk_size, wrt=wrt) for params in path])
-    num_draws = check_num_draws(num_draws)
+    drawn = check_num_draws(num_draws)
     largest = jnp.trace(grams, axis1=-2, axis2=-1).max()
-    return estimate_nerc(_nerc_moments(key, grams, num_draws), largest, grams.shape[-1], num_draws)
+    return estimate_nerc(_nerc_moments(key, grams, drawn), largest, grams.shape[-1], drawn)
 
 
 def estimate_nerc(
     moments: Moments, largest_trace: Float[Array, ""], num_samples: int, num_draws: int | Int[Array, ""]
 ) -> Estimate:
-    """Put a NERC together from the moments of its draws; the largest trace of a Gram matrix sets the rounding allowance."""
+    """Put a NERC together from its draws; the largest trace of a Gram matrix sets the rounding allowance."""
     drawn = jnp.asarray(num_draws, jnp.int32)
     rounding = 16 * jnp.finfo(moments.mean.dtype).eps * jnp.sqrt(largest_trace / num_samples)
     return Estimate(moments.mean, moments.stderr, drawn, drawn, rounding)
@@ -256,7 +258,7 @@ def _union_width(key, loss_fn, path, batch, num_draws, tolerance, wrt, chunk_siz
         pilot = _union_width(pilot_key, loss_fn, path, batch, DRAWS_PER_BLOCK, None, wrt, chunk_size)
         num_draws = draws_for(pilot, tolerance)
     num_draws = _UNION_DRAWS if num_draws is None else num_draws
-    if isinstance(num_draws, jax.core.Tracer):
+    if isinstance(num_draws, Tracer):
         raise ValueError('Expected a fixed num_draws with kind="union", got a traced one. Make it static.')
     check_num_draws(num_draws)
     selection, loss, num, chunk_size = prepare(loss_fn, next(iter(path)), batch, wrt, chunk_size, copies=3)
@@ -294,8 +296,8 @@ class _Path:
             first = form if first is None else first
             if form != first:
                 raise ValueError(
-                    f"Expected checkpoints of one structure, shapes and dtypes, got an entry {index} that differs from the first. "
-                    "To measure one checkpoint pass [params]."
+                    f"Expected checkpoints of one structure, shapes and dtypes, got an entry {index} that differs from "
+                    "the first. To measure one checkpoint pass [params]."
                 )
             yield params
 
@@ -332,9 +334,8 @@ def check_path(path: Iterable[PyTree]) -> _Path:
 def _warn_if_one(path: Iterable[PyTree], kind: str) -> None:
     if sum(1 for _ in zip(path, range(2), strict=False)) == 1:
         warnings.warn(
-            f'A path of one checkpoint has {kind} width 0: its gradient set is one point. For one checkpoint use kind="union" '
+            f"A path of one checkpoint has {kind} width 0: its gradient set is one point. "
+            'For one checkpoint use kind="union" '
             "(the cloud of per-sample gradients) or nerc, which do not vanish.",
             stacklevel=3,
         )
-
-

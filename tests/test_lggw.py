@@ -285,7 +285,9 @@ def test_a_lazy_path_gives_the_same():
     for kind in ("stacked", "union"):
         lazy, plain = (lggw(KEY, loss, p, BATCH, kind=kind).value for p in (Lazy(), PATH))
         assert float(lazy) == pytest.approx(float(plain), rel=1e-6)
-    assert float(nerc(KEY, loss, Lazy(), BATCH).value) == pytest.approx(float(nerc(KEY, loss, PATH, BATCH).value), rel=1e-6)
+    assert float(nerc(KEY, loss, Lazy(), BATCH).value) == pytest.approx(
+        float(nerc(KEY, loss, PATH, BATCH).value), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,7 @@ WIDE_BATCH = {
 
 
 def _near_path(scale):
-    """Checkpoints of a small network, ``scale`` apart relative to its weights. Both precisions start from these numbers."""
+    """Checkpoints of a small network, ``scale`` apart relative to its weights; both precisions start from these."""
     rng, path = np.random.default_rng(100), []
     start = {"in": rng.normal(size=(128, 64)) / 8, "out": rng.normal(size=(10, 128)) / 11}
     for step in range(4):

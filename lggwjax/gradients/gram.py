@@ -23,8 +23,8 @@ def gradient_gram(
 
     Guarantees (up to rounding):
         * Equal to the product of the per-sample gradients with their transpose, whatever the ``chunk_size``.
-        * At most ``chunk_size`` gradients are in memory; beyond one chunk, blocks of half a chunk are differentiated again
-          for each pair of blocks.
+        * At most ``chunk_size`` gradients are in memory; beyond one chunk, blocks of half a chunk are differentiated
+          again for each pair of blocks.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.
@@ -49,7 +49,7 @@ def gradient_gram(
     if num <= chunk_size:
         return inner_products(*(flat_chunk(loss, params, batch, selection),) * 2)
     if chunk_size < 2:
-        raise ValueError(f"Expected chunk_size >= 2 for {num} examples, got {chunk_size}. A block of the Gram matrix needs a pair.")
+        raise ValueError(f"Expected chunk_size >= 2 for {num} examples, got {chunk_size}. A block needs a pair.")
     gram = jnp.zeros((num, num))
     chunks = list(iter_chunks(batch, num, chunk_size // 2))
     for row, (start, count, chunk) in enumerate(chunks):
@@ -57,7 +57,9 @@ def gradient_gram(
         for other_start, other_count, other in chunks[row:]:
             right = left if other_start == start else flat_chunk(loss, params, other, selection)
             block = inner_products(left, right)[:count, :other_count]
-            gram = gram.astype(block.dtype).at[start : start + count, other_start : other_start + other_count].set(block)
+            gram = (
+                gram.astype(block.dtype).at[start : start + count, other_start : other_start + other_count].set(block)
+            )
             gram = gram.at[other_start : other_start + other_count, start : start + count].set(block.T)
     return gram
 
@@ -69,8 +71,8 @@ def path_grams(
 
     .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_0), \, \xi_i(\theta_t) - \xi_i(\theta_0) \rangle
 
-    Their mean over samples is the Gram matrix of the stacked gradient set. The subtraction comes before the product: for checkpoints
-    1e-3 apart a float32 Gram matrix of the gradients themselves is off by 20% in the squared distances.
+    Their mean over samples is the Gram matrix of the stacked gradient set. The subtraction comes before the product:
+    for checkpoints 1e-3 apart a float32 Gram matrix of the gradients themselves is off by 20% in the squared distances.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.

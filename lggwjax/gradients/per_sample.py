@@ -35,8 +35,9 @@ def per_sample_gradients(
         wrt: Which leaves are gradient coordinates; by default all floating ones.
 
     Returns:
-        A pytree like ``params``, each leaf with a leading axis n, in loss per unit of parameter; ``None`` for leaves that are
-        not gradient coordinates. The n x p block is the result itself: use :func:`gradient_gram` where only inner products matter.
+        A pytree like ``params``, each leaf with a leading axis n, in loss per unit of parameter; ``None`` for leaves
+        that are not gradient coordinates. The n x p block is the result itself: use :func:`gradient_gram` where only
+        inner products matter.
 
     Raises:
         ValueError: If the loss is not a scalar, the batch has no common leading axis, or ``chunk_size < 1``.
@@ -139,5 +140,7 @@ def flat_gradients(
         One gradient a row; the block that the callers of this function have planned for.
     """
     num_samples = batch_size(batch)
-    rows = [flat_chunk(loss, params, c, selection)[:count] for _, count, c in iter_chunks(batch, num_samples, chunk_size)]
+    rows = [
+        flat_chunk(loss, params, c, selection)[:count] for _, count, c in iter_chunks(batch, num_samples, chunk_size)
+    ]
     return rows[0] if len(rows) == 1 else jnp.concatenate(rows)

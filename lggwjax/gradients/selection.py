@@ -16,7 +16,7 @@ Wrt = PyTree[bool] | Callable[[tuple, Any], bool] | None
 
 
 class Selection(NamedTuple):
-    """A pytree of parameters split into gradient coordinates and the rest. Hashable, so a jitted function may depend on it.
+    """A pytree of parameters split into gradient coordinates and the rest. Hashable, for ``jax.jit``.
 
     Attributes:
         treedef: Structure of the whole.
@@ -75,9 +75,9 @@ def select(params: PyTree, wrt: Wrt = None) -> Selection:
         if flag and not _is_floating(leaf):
             name = jax.tree_util.keystr(path)
             kind = getattr(leaf, "dtype", type(leaf).__name__)
-            raise ValueError(f"Expected floating gradient coordinates, got {kind} at params{name}. Leave it out with wrt=.")
+            raise ValueError(f"Expected floating gradient coordinates, got {kind} at params{name}. Exclude it by wrt=.")
     if not any(chosen):
-        raise ValueError("Expected at least one floating leaf of params to differentiate, got none. Check params and wrt=.")
+        raise ValueError("Expected at least one floating leaf of params, got none. Check params and wrt=.")
     return Selection(treedef, chosen)
 
 
@@ -101,8 +101,8 @@ class _Rebuild:
 def as_partial(loss_fn: LossFn) -> Partial:
     """Give a loss the one form that jitted functions here take as argument.
 
-    A plain function becomes a ``Partial`` without arguments, compared by identity: the same object compiles once. A ``Partial`` or a callable
-    pytree keeps its arrays as traced arguments, so new values neither recompile nor go stale.
+    A plain function becomes a ``Partial`` without arguments, compared by identity: the same object compiles once. A
+    ``Partial`` or a callable pytree keeps its arrays as traced arguments, so new values neither recompile nor go stale.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.
@@ -136,7 +136,9 @@ def batch_size(batch: PyTree) -> int:
     Raises:
         ValueError: If there is no leaf, a scalar leaf, an empty batch, or leading axes that differ.
     """
-    sizes = {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]}
+    sizes = {
+        jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]
+    }
     if not sizes or any(len(shape) == 0 for shape in sizes.values()):
         raise ValueError(f"Expected a batch of arrays with a leading axis of examples, got shapes {sizes}.")
     lengths = {shape[0] for shape in sizes.values()}
@@ -161,6 +163,7 @@ def check_loss(loss_fn: Partial, params: PyTree, batch: PyTree) -> None:
     if not hasattr(out, "shape") or out.shape != () or not jnp.issubdtype(out.dtype, jnp.floating):
         got = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", out)
         raise ValueError(
-            f"Expected loss_fn(params, example) to return one floating scalar for one example without batch axis, got {got}. "
+            "Expected loss_fn(params, example) to return one floating scalar for one example without batch axis, "
+            f"got {got}. "
             "If it returns an array, take the sum over its outputs; if it needs a batch axis, add one inside: x[None]."
         )

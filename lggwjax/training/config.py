@@ -38,7 +38,9 @@ class MeasureSpec:
 
     def __post_init__(self) -> None:
         if self.measurements < 2:
-            raise ValueError(f"Expected measurements >= 2, got {self.measurements}. The first and last step are measured.")
+            raise ValueError(
+                f"Expected measurements >= 2, got {self.measurements}. The first and last step are measured."
+            )
         if self.directions < 8:
             raise ValueError(f"Expected directions >= 8, got {self.directions}. Fewer have no useful error bar.")
         if self.spacing not in ("log", "even"):
@@ -70,7 +72,8 @@ class RunConfig:
             raise ValueError(f"Expected steps >= 1, got {self.training.steps}. Training takes at least one step.")
         if self.training.fresh and self.data.name not in ("linear", "teacher"):
             raise ValueError(
-                f"Expected data with a population (linear or teacher) with fresh samples, got {self.data.name!r}. Leave fresh out."
+                "Expected data with a population (linear or teacher) for fresh samples, "
+                f"got {self.data.name!r}. Leave fresh out."
             )
         size = self.training.batch_size
         if size is not None and size > self.data.num_samples:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +54,12 @@ class Scalar(NamedTuple):
 
 
 def pass_over(
-    loss: Partial, predict: Callable | None, params: PyTree, data: PyTree, selection: Selection, num_blocks: int | None = None
+    loss: Partial,
+    predict: Callable | None,
+    params: PyTree,
+    data: PyTree,
+    selection: Selection,
+    num_blocks: int | None = None,
 ) -> Pass:
     """Loss, accuracy and block gradients of a data set in one pass.
 
@@ -63,7 +69,8 @@ def pass_over(
         params: Parameters.
         data: n examples along the leading axis.
         selection: Gradient coordinates.
-        num_blocks: Independent blocks asked for (the last samples make the blocks unequal by one at most), or None for blocks of 256.
+        num_blocks: Independent blocks asked for (the last samples make the blocks unequal by one at most), or None for
+            blocks of 256.
 
     Returns:
         The pass; every sample counts once.
@@ -73,12 +80,14 @@ def pass_over(
     bounds = np.linspace(0, num, num_blocks + 1).astype(int)
     width = int(np.diff(bounds).max())
     gradients, totals = [], np.zeros(2)
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         # Blocks are filled up to one shape with samples of weight 0.
         index = np.minimum(np.arange(start, start + width), num - 1)
         weights = (np.arange(start, start + width) < stop).astype(np.float32)
         block = jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], data)
-        gradient, sums = _block_sums(loss, None if predict is None else Partial(predict), params, block, weights, selection)
+        gradient, sums = _block_sums(
+            loss, None if predict is None else Partial(predict), params, block, weights, selection
+        )
         gradients.append(gradient / (stop - start))
         totals += np.asarray(sums, np.float64)
     accuracy = None if predict is None else float(totals[1] / num)
@@ -107,8 +116,8 @@ def gradient_norm(gradients: Float[Array, "M p"]) -> Scalar:
 
     .. math:: \frac{1}{M(M-1)} \sum_{a \ne b} \langle g_a, g_b \rangle
 
-    is unbiased for the squared norm and may be negative; the norm is the root of its positive part, and the interval is the
-    interval's root. Standard error by jackknife over the blocks.
+    is unbiased for the squared norm and may be negative; the norm is the root of its positive part, and the interval is
+    the interval's root. Standard error by jackknife over the blocks.
 
     Args:
         gradients: Mean gradients of M >= 3 independent blocks; for a deviation, differences from one fixed gradient.
@@ -134,23 +143,23 @@ def gradient_norm(gradients: Float[Array, "M p"]) -> Scalar:
     np.fill_diagonal(gram, 0.0)
     total, rows = gram.sum(), gram.sum(1)
     square = total / (num * (num - 1))
-    without = (total - 2 * rows) / ((num - 1) * (num - 2))
-    stderr = np.sqrt((num - 1) / num * np.sum((without - without.mean()) ** 2))
+    with np.errstate(all="ignore"):  # the caller refuses what is not finite
+        without = (total - 2 * rows) / ((num - 1) * (num - 2))
+        stderr = np.sqrt((num - 1) / num * np.sum((without - without.mean()) ** 2))
     quantile = special.stdtrit(num - 1, 0.975)
     # np.maximum and not max: a gradient that is NaN must not end as the norm 0.
     low, value, high = (float(np.sqrt(np.maximum(0.0, square + side * quantile * stderr))) for side in (-1, 0, 1))
     return Scalar(value, (high - low) / (2 * quantile), low, high)
 
 
-def population_descent(
-    loss: Partial, before: PyTree, after: PyTree, data: PyTree, selection: Selection
-) -> Scalar:
+def population_descent(loss: Partial, before: PyTree, after: PyTree, data: PyTree, selection: Selection) -> Scalar:
     r"""How much of the step just taken still descends on unseen data.
 
     .. math:: a_t = \langle -(\theta_{t+1} - \theta_t), \nabla L_D(\theta_t) \rangle
 
-    as a mean over held-out samples of one directional derivative each, so that an ordinary t interval is honest as long as
-    these samples took no part in training. Positive: the step helps on unseen data, to first order; negative: it hurts.
+    as a mean over held-out samples of one directional derivative each, so that an ordinary t interval is honest as long
+    as these samples took no part in training. Positive: the step helps on unseen data, to first order; negative: it
+    hurts.
 
     Args:
         loss: From :func:`lggwjax.gradients.selection.as_partial`.
@@ -170,12 +179,14 @@ def population_descent(
         raise ValueError(f"Expected at least 2 held-out samples, got {num}. Hold out more samples.")
     chunk = min(num, LARGEST_BLOCK)
     parts = [
-        np.asarray(_descents(loss, before, after, c, selection), np.float64)[:count] for _, count, c in iter_chunks(data, num, chunk)
+        np.asarray(_descents(loss, before, after, c, selection), np.float64)[:count]
+        for _, count, c in iter_chunks(data, num, chunk)
     ]
     values = np.concatenate(parts)
-    stderr = float(values.std(ddof=1) / np.sqrt(num))
+    with np.errstate(all="ignore"):  # the caller refuses what is not finite
+        mean = float(values.mean())
+        stderr = float(values.std(ddof=1) / np.sqrt(num))
     half = float(special.stdtrit(num - 1, 0.975)) * stderr
-    mean = float(values.mean())
     return Scalar(mean, stderr, mean - half, mean + half)
 
 

@@ -38,8 +38,8 @@ def measure(
 ) -> Path:
     """Measure a path of checkpoints and write a run folder with records, figures and a page.
 
-    The population descent of a record speaks of the move since the checkpoint before it, to first order; between checkpoints that
-    lie many steps apart it may differ from the change in loss.
+    The population descent of a record speaks of the move since the checkpoint before it, to first order; between
+    checkpoints that lie many steps apart it may differ from the change in loss.
 
     Args:
         path: Checkpoints of one structure, in order; a sequence, or a re-iterable that loads lazily.

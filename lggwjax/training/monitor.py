@@ -54,8 +54,8 @@ class Monitor:
     """Measures LGGW, NERC, the featurizer and the population descent of a path as it grows.
 
     Pure: :meth:`init` gives a state, :meth:`measure` takes it and the parameters and returns a new one with a record.
-    Nothing it does reaches the training. The widths of the training probe are marked ``descriptive``: the path was trained on
-    these samples. Without held-out samples it says nothing about unseen data.
+    Nothing it does reaches the training. The widths of the training probe are marked ``descriptive``: the path was
+    trained on these samples. Without held-out samples it says nothing about unseen data.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,9 +90,11 @@ class Monitor:
             num_draws: Gaussian directions and sign vectors of each estimate.
             seed: Fixes the draws.
             wrt: Which leaves are gradient coordinates; by default all floating ones.
-            predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against integer labels ``example["y"]``.
+            predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against integer labels
+                ``example["y"]``.
             feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
-            route: Keep all gradients (``"stored"``) or compute earlier ones again (``"recomputed"``); by default by size.
+            route: Keep all gradients (``"stored"``) or compute earlier ones again (``"recomputed"``); by default by
+                size.
 
         Raises:
             ValueError: If ``max_checkpoints < 1`` or ``num_draws < 2``.
@@ -159,15 +161,14 @@ class Monitor:
             ValueError: If the path is full.
         """
         after, train, outside = self._extend(state, params)
-        record, gradient = self._losses(params, previous, train)
+        record = self._losses(params, previous, train)
         record |= self._featurizer(state, params)
         record |= _width_fields("", train, self._samples.train_probe, after.train.length)
         heldout_fields = dict.fromkeys(("heldout_lggw", "heldout_cloud_width", "heldout_nerc"))
         if outside is not None:
             heldout_fields = _width_fields("heldout_", outside, self._samples.heldout_probe, after.train.length)
         record |= heldout_fields | {"status": self._status()}
-        if not np.isfinite(record["gradient_rms"]) or not bool(jnp.isfinite(gradient).all()):
-            raise FloatingPointError("The gradient is NaN or infinite.")
+        _require_finite(record)
         return after, record
 
     def extend(self, state: MonitorState, params: PyTree) -> MonitorState:
@@ -197,10 +198,10 @@ class Monitor:
 
     def _probe(self, params: PyTree, batch: PyTree, *, union: bool) -> Probe:
         selection, loss, _, chunk_size = prepare(self._loss_fn, params, batch, self._wrt, None)
-        route = self._route or ("stored" if self._sizes(params)[1] <= STORED_BYTES else "recomputed")
+        route: Route = self._route or ("stored" if self._sizes(params)[1] <= STORED_BYTES else "recomputed")
         return Probe(loss, selection, batch, chunk_size, self._capacity, self._num_draws, route, union)
 
-    def _losses(self, params, previous, widths: ProbeWidths) -> tuple[Record, Float[Array, " p"]]:
+    def _losses(self, params: PyTree, previous: PyTree | None, widths: ProbeWidths) -> Record:
         samples = self._samples
         selection, loss, *_ = prepare(self._loss_fn, params, samples.train, self._wrt, 1)
         here = pass_over(loss, self._predict, params, samples.train, selection)
@@ -229,10 +230,7 @@ class Monitor:
                 record["population_descent"] = _scalar_field(descent)
         if not np.isfinite([here.loss, record["heldout_loss"] or 0.0]).all():
             raise FloatingPointError("The loss is NaN or infinite.")
-        found = [record[name] for name in ("heldout_grad_norm", "deviation", "population_descent") if record[name] is not None]
-        if not all(np.isfinite(field["value"]) for field in found):
-            raise FloatingPointError("The gradient on held-out samples is NaN or infinite.")
-        return record, gradient
+        return record
 
     def _featurizer(self, state: MonitorState, params: PyTree) -> Record:
         if self._features is None:
@@ -252,7 +250,7 @@ class Monitor:
     def _status(self) -> dict[str, str]:
         own = "descriptive" if self._samples.trained_on else "independent"
         names = ("lggw", "single_width", "union_width", "cloud_width", "feature_width", "nerc")
-        status = dict.fromkeys(names, own)
+        status: dict[str, str] = dict.fromkeys(names, own)
         if self._samples.heldout_probe is not None:
             status |= dict.fromkeys(("heldout_lggw", "heldout_cloud_width", "heldout_nerc"), "independent")
         return status
@@ -262,6 +260,15 @@ class Monitor:
 def _feature_matrix(feature_fn, params, batch) -> Float[Array, "n m"]:
     features = jax.vmap(feature_fn, in_axes=(None, 0))(params, batch)
     return features.reshape(features.shape[0], -1)
+
+
+def _require_finite(record: Record, prefix: str = "") -> None:
+    """Refuse a record with a NaN or an infinity, by the name of the field: what follows from it would mean nothing."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            _require_finite(value, f"{prefix}{name}.")
+        elif isinstance(value, float | list) and not np.isfinite(value).all():
+            raise FloatingPointError(f"The loss or a gradient is NaN or infinite, met in {prefix}{name}.")
 
 
 def _scalar_field(scalar: Scalar) -> Record:

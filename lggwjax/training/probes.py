@@ -34,7 +34,8 @@ class Probe:
         chunk_size: Samples differentiated at once.
         capacity: Checkpoints the path may grow to; fixes shapes, and with them the draws.
         num_draws: Directions of each width, and sign vectors.
-        route: ``stored`` keeps the gradients of all checkpoints (n p numbers each); ``recomputed`` keeps parameters and differentiates again.
+        route: ``stored`` keeps the gradients of all checkpoints (n p numbers each); ``recomputed`` keeps parameters and
+            differentiates again.
         union: Whether the union width is followed too.
     """
 
@@ -106,7 +107,8 @@ class Probe:
         # Entry 0 is the reference itself: its row stays zero.
         for index in range(1, last):
             before = path.earlier[index]
-            before = self.gradients(before) - path.reference if self.route == "recomputed" else before
+            if self.route == "recomputed":
+                before = self.gradients(before) - path.reference  # pyright: ignore[reportOperatorIssue]
             row = sample_products(before, moved)
             grams = grams.at[:, index, last].set(row).at[:, last, index].set(row)
         return grams.at[:, last, last].set(sample_products(moved, moved)) if last else grams
@@ -115,7 +117,9 @@ class Probe:
         draws = jnp.asarray(self.num_draws, jnp.int32)
         found = _path_widths(path.key, path.grams, gram, path.signed_suprema, path.largest_trace, draws)
         extremes = path.extremes
-        return found if extremes is None else replace(found, union=_union_width(extremes, self.capacity * gram.shape[0]))
+        return (
+            found if extremes is None else replace(found, union=_union_width(extremes, self.capacity * gram.shape[0]))
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,9 @@ class ProbeWidths:
     gradient_rms: Float[Array, ""]
 
 
-_union_width = jax.jit(lambda extremes, max_points: width_from_extremes(extremes, max_points=max_points), static_argnums=1)
+_union_width = jax.jit(
+    lambda extremes, max_points: width_from_extremes(extremes, max_points=max_points), static_argnums=1
+)
 
 
 @jax.jit

@@ -137,9 +137,13 @@ def run(prepared: Prepared, out: Path, *, resume: bool = False, progress: Progre
     settings = prepared.settings()
     with RunFolder.open(out, settings, resume=resume, extra={"environment": environment()}) as folder:
         if not folder.finished:
-            _measure_along(prepared, folder, progress or (lambda step, record: None))
+            _measure_along(prepared, folder, progress or _no_progress)
             write_page(folder.path)
         return folder.path / "report.html"
+
+
+def _no_progress(step: int, record: Record | None) -> None:
+    del step, record
 
 
 def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) -> None:
@@ -149,7 +153,12 @@ def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) ->
         recorder.replay(record, start.params)
         progress(record["step"], record)
     if start is not None:
-        _LOG.info("resumed from step %d, measurement %d of %d", start.step, len(folder.records), len(prepared.config.steps_measured))
+        _LOG.info(
+            "resumed from step %d, measurement %d of %d",
+            start.step,
+            len(folder.records),
+            len(prepared.config.steps_measured),
+        )
     wanted = set(prepared.config.steps_measured) - {record["step"] for record in folder.records}
     for state in states(prepared, start):
         record = None

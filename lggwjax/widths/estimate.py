@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 from scipy import special
 
@@ -19,11 +20,11 @@ class Interval(NamedTuple):
 
 
 def _student_quantile(level: float, dof: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Two-sided Student t quantile; inside a trace its expansion around the normal: good to 1e-3 for dof >= 7 and level <= 0.99."""
+    """Two-sided Student t quantile; inside a trace its expansion, good to 1e-3 for dof >= 7 and level <= 0.99."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"Expected a confidence level between 0 and 1, got {level}. Pass for instance level=0.95.")
     tail = 0.5 + level / 2
-    if not isinstance(dof, jax.core.Tracer):
+    if not isinstance(dof, Tracer):
         return jnp.asarray(special.stdtrit(dof, tail), dtype=jnp.result_type(float))
     z = float(special.ndtri(tail))
     terms = (
@@ -125,7 +126,7 @@ class WidthEstimate(Estimate):
 
     @property
     def effective_dimension(self) -> Float[Array, "..."]:
-        """(width / diameter)^2: about half the dimension of a ball, about ln N for N far points; 0 for a single point."""
+        """(width / diameter)^2: a quarter of the dimension of a ball, of the order of ln N for N far points; 0 for one."""
         return jnp.where(self.diameter > 0, self.value / jnp.where(self.diameter > 0, self.diameter, 1), 0.0) ** 2
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 NARROW = 1e-4  # below this share of the largest squared norm, a float32 Gram has lost the squared diameter
@@ -52,9 +53,10 @@ def factor_gram(gram: Float[Array, "N N"]) -> Factor:
 def factor_moved_gram(gram: Float[Array, "N N"]) -> Factor:
     """Factor the Gram matrix of points whose first is the origin: Cholesky in order of arrival.
 
-    The matrix is scaled to unit diagonal, so that points near the origin keep their own relative accuracy, and shifted by
-    4 sqrt(N) eps (more where that fails), because semidefinite up to rounding is not enough for Cholesky. A column whose
-    pivot is of the size of the shift would carry the shift as noise (two equal points would drift apart) and is dropped.
+    The matrix is scaled to unit diagonal, so that points near the origin keep their own relative accuracy, and shifted
+    by 4 sqrt(N) eps (more where that fails), because semidefinite up to rounding is not enough for Cholesky. A column
+    whose pivot is of the size of the shift would carry the shift as noise (two equal points would drift apart) and is
+    dropped.
 
     Args:
         gram: Inner products relative to the first point: row and column 0 are zero.
@@ -91,19 +93,21 @@ def _squared_distances(gram: Float[Array, "N N"]) -> Float[Array, "N N"]:
 
 
 def require_gram(gram: Float[Array, "N N"]) -> None:
-    if isinstance(gram, jax.core.Tracer):
+    if isinstance(gram, Tracer):
         return
     values = np.asarray(gram)  # inside jit, operations of jax on a constant would be traced
     largest = float(np.abs(np.diagonal(values)).max())
     allowed = 1e3 * float(jnp.finfo(gram.dtype).eps) * largest
     if float(np.abs(values - values.T).max()) > allowed:
-        raise ValueError("Expected a symmetric Gram matrix, got one that differs from its transpose. Pass points @ points.T.")
+        raise ValueError(
+            "Expected a symmetric Gram matrix, got one that differs from its transpose. Pass points @ points.T."
+        )
     if float(np.diagonal(values).min()) < -allowed or float(np.abs(values).max()) > largest + allowed:
         raise ValueError("Expected a positive semidefinite Gram matrix, got one that no points can have.")
 
 
 def warn_if_narrow(factor: Factor, dtype: jnp.dtype) -> None:
-    if isinstance(factor.rows, jax.core.Tracer) or dtype != jnp.float32:
+    if isinstance(factor.rows, Tracer) or dtype != jnp.float32:
         return
     if 0 < float(factor.diameter) ** 2 < NARROW * float(factor.norm) ** 2:
         warnings.warn(

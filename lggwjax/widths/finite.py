@@ -5,8 +5,8 @@ so a width needs no direction of the points' own dimension p: any factor C with 
 normals in as many coordinates as C has columns, give the same law (lggwjax/theory/README.md, section 2).
 
 Each direction gives one half-range, (max - min)/2: unbiased, unmoved by translation draw by draw, and of variance at
-most diam^2/8. Where the whole direction is known, the half-range is multiplied by E|z|/|z| (the radial factor), which keeps the
-mean and never raises the variance.
+most diam^2/8. Where the whole direction is known, the half-range is multiplied by E|z|/|z| (the radial factor), which
+keeps the mean and never raises the variance.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 from scipy import stats
 
@@ -51,10 +52,10 @@ def gaussian_width(
         key: One PRNG key, consumed here.
         points: The set, one point a row; loss gradients have the unit loss per unit of parameter.
         num_draws: Gaussian directions, at least 2; may be traced. Default 1024.
-        tolerance: Relative standard error asked for, instead of ``num_draws``; outside ``jit`` only. A pilot of 64 draws,
-            thrown away, fixes the number of fresh draws.
-        sampler: ``"iid"``, or ``"rqmc"`` (scrambled Sobol points, on the host): far fewer draws for sets that look like an
-            optimisation path, no gain for clouds without a preferred direction.
+        tolerance: Relative standard error asked for, instead of ``num_draws``; outside ``jit`` only. A pilot of 64
+            draws, thrown away, fixes the number of fresh draws.
+        sampler: ``"iid"``, or ``"rqmc"`` (scrambled Sobol points, on the host): far fewer draws for sets that look like
+            an optimisation path, no gain for clouds without a preferred direction.
 
     Returns:
         The estimate, in the unit of ``points``. For points sampled from a larger set it is, on average, a lower
@@ -75,7 +76,9 @@ def gaussian_width(
     """
     points = _floating(points)
     if points.ndim != 2 or points.shape[0] < 1 or points.shape[1] < 1:
-        raise ValueError(f"Expected points of shape (N, p) with N >= 1 and p >= 1, got {points.shape}. One point a row.")
+        raise ValueError(
+            f"Expected points of shape (N, p) with N >= 1 and p >= 1, got {points.shape}. One point a row."
+        )
     _require_finite("points", points)
     return width_from_factor(key, factor_points(points), num_draws=num_draws, tolerance=tolerance, sampler=sampler)
 
@@ -177,7 +180,7 @@ def width_from_factor(
 
 def check_num_draws(num_draws: int | Int[Array, ""]) -> Int[Array, ""]:
     """Return ``num_draws`` as an array, refused where it is known and below 2, since one draw has no error bar."""
-    if not isinstance(num_draws, jax.core.Tracer) and int(num_draws) < 2:
+    if not isinstance(num_draws, Tracer) and int(num_draws) < 2:
         raise ValueError(f"Expected num_draws >= 2, got {num_draws}. One draw has no standard error.")
     return jnp.asarray(num_draws, jnp.int32)
 
@@ -202,7 +205,7 @@ def draws_for(pilot: WidthEstimate, tolerance: float) -> int:
         >>> draws_for(width_from_gram(jax.random.key(0), jnp.eye(10), num_draws=64), 0.01) % 64
         0
     """
-    if isinstance(pilot.value, jax.core.Tracer):
+    if isinstance(pilot.value, Tracer):
         raise ValueError("Expected tolerance= outside jit and vmap, got a traced call. Pass num_draws= there.")
     if not 0 < tolerance < 1:
         raise ValueError(f"Expected tolerance between 0 and 1, got {tolerance}. 0.01 asks for 1% standard error.")
@@ -236,11 +239,12 @@ def _half_range_moments(key, rows: Float[Array, "n N d"], num_draws: Int[Array, 
 
 def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate:
     """Means of half-ranges over independently scrambled Sobol points; the error bar is over the scrambles."""
-    if isinstance(factor.rows, jax.core.Tracer) or isinstance(num_draws, jax.core.Tracer):
+    if isinstance(factor.rows, Tracer) or isinstance(num_draws, Tracer):
         raise ValueError('Expected sampler="rqmc" outside jit and vmap, got a traced call. It runs on the host.')
     if factor.rows.shape[-1] > SOBOL_MAX_DIM:
         raise ValueError(
-            f"Expected at most {SOBOL_MAX_DIM} dimensions with sampler='rqmc', got {factor.rows.shape[-1]}. Use sampler='iid'."
+            f"Expected at most {SOBOL_MAX_DIM} dimensions with sampler='rqmc', got {factor.rows.shape[-1]}. "
+            "Use sampler='iid'."
         )
     rows = _principal_coordinates(factor.rows)
     log2_points = max(0, -(-int(num_draws) // NUM_SCRAMBLES) - 1).bit_length()
@@ -266,7 +270,7 @@ def _half_ranges(rows, z):
 
 @jax.jit
 def _principal_coordinates(rows: Float[Array, "n N d"]) -> Float[Array, "n N d"]:
-    """Rotate so that the first coordinates carry the most variance: Sobol points are best in their first coordinates."""
+    """Rotate so that the first coordinates carry the most variance: Sobol points are best there."""
     flat = rows.reshape(-1, rows.shape[-1])
     _, vectors = jnp.linalg.eigh(jnp.einsum("ad,ae->de", flat, flat, precision=_HIGHEST))
     return jnp.einsum("nad,de->nae", rows, vectors[:, ::-1], precision=_HIGHEST)
@@ -276,7 +280,7 @@ def _assemble(factor: Factor, value, stderr, counts, num_draws, num_replicates) 
     """Put a result together, with width 0 and stderr 0 where the set is one point."""
     eps = jnp.finfo(factor.rows.dtype).eps
     diameter = factor.diameter.mean()
-    # First order: a Gram entry is off by eps |a|^2, so a distance D by eps |a|^2 / D, and never by more than sqrt(eps) |a|.
+    # First order: a Gram entry is off by eps |a|^2, so a distance D by eps |a|^2 / D, and by sqrt(eps) |a| at most.
     safe = jnp.where(factor.diameter > 0, factor.diameter, 1)
     slack = jnp.minimum(16 * eps * factor.norm**2 / safe, 4 * jnp.sqrt(eps) * factor.norm)
     rounding = jnp.where(factor.diameter > 0, slack + 16 * eps * factor.diameter, 0).mean()
@@ -299,7 +303,7 @@ def _floating(array) -> Float[Array, "..."]:
 
 def _require_finite(name: str, array: Float[Array, "..."]) -> None:
     """Refuse values that are not finite; inside a trace nothing is known, and the result becomes NaN by itself."""
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return
     # In numpy: inside jit, operations of jax on a constant would be traced and could not be looked at.
     values = np.asarray(array)

@@ -70,8 +70,8 @@ def update_extremes(
 def width_from_extremes(extremes: RunningExtremes, *, max_points: int) -> WidthEstimate:
     """Turn running extremes into a width.
 
-    The diameter is only known to be at most twice the largest distance from the reference point; the guaranteed interval uses that
-    bound, and ``diameter_is_exact`` says so. No radial factor: the directions' lengths are not kept.
+    The diameter is only known to be at most twice the largest distance from the reference point; the guaranteed
+    interval uses that bound, and ``diameter_is_exact`` says so. No radial factor: the directions' lengths are not kept.
 
     Args:
         extremes: From :func:`update_extremes`, at least one point.

@@ -39,9 +39,7 @@ def batch() -> Any:
 
 @pytest.fixture(scope="module")
 def brute(params, batch):
-    gradients = [
-        jax.grad(loss, allow_int=True)(params, jax.tree.map(lambda x, i=i: x[i], batch)) for i in range(NUM)
-    ]
+    gradients = [jax.grad(loss, allow_int=True)(params, jax.tree.map(lambda x, i=i: x[i], batch)) for i in range(NUM)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *gradients)
 
 
@@ -70,7 +68,9 @@ def test_mean_is_the_gradient_of_the_mean_loss(params, batch):
 
 def test_works_under_jit_and_vmap(params, batch, brute):
     _check(jax.jit(lambda p, b: per_sample_gradients(loss, p, b, chunk_size=3))(params, batch), brute)
-    several = jax.vmap(lambda s: per_sample_gradients(loss, params | {"scale": s}, batch)["scale"])(jnp.array([1.5, 2.0]))
+    several = jax.vmap(lambda s: per_sample_gradients(loss, params | {"scale": s}, batch)["scale"])(
+        jnp.array([1.5, 2.0])
+    )
     assert several.shape == (2, NUM)
     np.testing.assert_allclose(several[0], brute["scale"], rtol=1e-5, atol=1e-6)
 
@@ -119,7 +119,9 @@ class Weighted(eqx.Module):
         return (self.weights * (params - example) ** self.power).sum()
 
 
-@pytest.mark.parametrize("make", [lambda w: Partial(_weighted, w), lambda w: Weighted(w, 2)], ids=["Partial", "equinox"])
+@pytest.mark.parametrize(
+    "make", [lambda w: Partial(_weighted, w), lambda w: Weighted(w, 2)], ids=["Partial", "equinox"]
+)
 def test_a_loss_with_arrays_neither_compiles_again_nor_goes_stale(make):
     batch = jnp.arange(10.0).reshape(5, 2)
     first = per_sample_gradients(make(jnp.ones(2)), jnp.zeros(2), batch)
@@ -148,7 +150,13 @@ def test_the_same_function_compiles_once(params, batch):
 
 @pytest.mark.parametrize(
     "bad",
-    [lambda p, e: p * e, lambda p, e: (p * e).sum()[None], lambda p, e: (1, 2.0), lambda p, e: jnp.int32(1), lambda p, e: None],
+    [
+        lambda p, e: p * e,
+        lambda p, e: (p * e).sum()[None],
+        lambda p, e: (1, 2.0),
+        lambda p, e: jnp.int32(1),
+        lambda p, e: None,
+    ],
     ids=["array", "one element", "tuple", "integer", "none"],
 )
 def test_a_loss_that_is_no_scalar_is_refused(bad):
@@ -194,5 +202,7 @@ def test_chunks_by_default_hold_half_a_gibibyte():
     _, _, num, chunk_size = prepare(_weighted_loss, wide, jax.ShapeDtypeStruct((1000, 2**20), jnp.float32), None, None)
     assert num == 1000
     assert chunk_size == 128
-    *_, chunk_size = prepare(_weighted_loss, wide, jax.ShapeDtypeStruct((1000, 2**20), jnp.float32), None, None, copies=4)
+    *_, chunk_size = prepare(
+        _weighted_loss, wide, jax.ShapeDtypeStruct((1000, 2**20), jnp.float32), None, None, copies=4
+    )
     assert chunk_size == 32

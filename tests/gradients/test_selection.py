@@ -58,7 +58,10 @@ def test_selections_are_hashable_and_equal_when_the_structure_is():
     [
         ({"a": True}, "Expected wrt of the structure of params"),
         (lambda path, leaf: False, "at least one floating leaf"),
-        (lambda path, leaf: True, r"Expected floating gradient coordinates, got int32 at params\['b'\]\['n'\]|got bool"),
+        (
+            lambda path, leaf: True,
+            r"Expected floating gradient coordinates, got int32 at params\['b'\]\['n'\]|got bool",
+        ),
     ],
 )
 def test_wrong_selections_are_refused(wrt, message):

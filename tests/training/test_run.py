@@ -54,7 +54,7 @@ def test_the_folder_holds_what_the_readme_promises(folder):
 
 def test_every_record_has_every_field(folder):
     records = read(folder)
-    assert [record["step"] for record in records][0] == 0
+    assert records[0]["step"] == 0
     assert records[-1]["step"] == 12
     assert len(records) == 5
     for record in records:
@@ -66,7 +66,11 @@ def test_every_record_has_every_field(folder):
             assert record[name]["ci95"][0] <= record[name]["value"] <= record[name]["ci95"][1]
             assert record["status"][name] == ("independent" if name.startswith("heldout") else "descriptive")
         for name in MEANS:
-            assert record[name] is None if (name, record["step"]) == ("population_descent", 0) else set(record[name]) == {"value", "stderr", "ci95"}
+            assert (
+                record[name] is None
+                if (name, record["step"]) == ("population_descent", 0)
+                else set(record[name]) == {"value", "stderr", "ci95"}
+            )
         assert set(record["features"]) == {"active_share", "l1", "l2"}
         assert set(record["seconds"]) == {"training", "measuring"}
         assert record["peak_memory"] > 2**20
@@ -105,7 +109,9 @@ def test_widths_grow_along_the_path(folder):
 def test_a_finished_run_is_resumed_without_a_change(folder):
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
     assert main(["run", *SMALL, "--out", str(folder), "--resume"]) == 0
-    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+    assert before == {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_an_interrupted_run_ends_with_the_same_records(folder, tmp_path, capsys):
@@ -165,7 +171,18 @@ def test_measure_in_python_without_heldout_samples_does_not_speak_of_unseen_data
 
 
 def test_divergence_stops_with_the_step_and_keeps_the_records(tmp_path, capsys):
-    options = ["--data", "linear", "--optimizer", "gd", "--learning-rate", "1e15", "--steps", "12", "--out", str(tmp_path / "nan")]
+    options = [
+        "--data",
+        "linear",
+        "--optimizer",
+        "gd",
+        "--learning-rate",
+        "1e15",
+        "--steps",
+        "12",
+        "--out",
+        str(tmp_path / "nan"),
+    ]
     assert main(["run", *SMALL[2:], *options]) == 1
     error = capsys.readouterr().err
     assert "NaN or infinit" in error
@@ -226,6 +243,16 @@ def test_plan_prints_and_writes_nothing(tmp_path, capsys):
 
 
 def test_fresh_samples_are_said_to_be_independent(tmp_path):
-    options = ["--data", "linear", "--fresh", "--optimizer", "gd", "--learning-rate", "0.05", "--out", str(tmp_path / "fresh")]
+    options = [
+        "--data",
+        "linear",
+        "--fresh",
+        "--optimizer",
+        "gd",
+        "--learning-rate",
+        "0.05",
+        "--out",
+        str(tmp_path / "fresh"),
+    ]
     assert main(["run", *SMALL[2:], *options]) == 0
     assert set(read(tmp_path / "fresh")[-1]["status"].values()) == {"independent"}

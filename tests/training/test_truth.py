@@ -81,7 +81,9 @@ def exact_turn(prepared) -> tuple[int, np.ndarray]:
 @pytest.mark.parametrize("seed", range(3))
 def test_overfitting_least_squares_is_said_to_hurt_near_the_lowest_population_loss(seed, tmp_path):
     config = RunConfig(
-        DataSpec("linear", num_samples=50, probe_size=32, heldout_samples=1000, dimension=100, noise_scale=1.0, seed=seed),
+        DataSpec(
+            "linear", num_samples=50, probe_size=32, heldout_samples=1000, dimension=100, noise_scale=1.0, seed=seed
+        ),
         ModelSpec("ffn", widths=(), bias=False),
         TrainSpec("gd", learning_rate=0.1, steps=400, seed=seed),
         MeasureSpec(16, directions=64),
@@ -103,7 +105,19 @@ def test_overfitting_least_squares_is_said_to_hurt_near_the_lowest_population_lo
 
 @pytest.mark.slow
 def test_killed_runs_end_with_the_same_records(tmp_path):
-    command = [sys.executable, "-m", "lggwjax", "run", "--quiet", "--widths", "16", "--steps", "300", "--measurements", "12"]
+    command = [
+        sys.executable,
+        "-m",
+        "lggwjax",
+        "run",
+        "--quiet",
+        "--widths",
+        "16",
+        "--steps",
+        "300",
+        "--measurements",
+        "12",
+    ]
     command += ["--probe-size", "16", "--directions", "64", "--heldout-samples", "100"]
 
     def start(folder: Path) -> subprocess.Popen:
@@ -147,6 +161,18 @@ def test_real_images_run_to_the_end(options, shared_data, tmp_path):
     from lggwjax.cli import main
 
     place = shared_data / ("mnist" if "mnist" in options else "cifar-10-batches-bin")
-    small = ["--steps", "8", "--measurements", "4", "--probe-size", "16", "--heldout-samples", "64", "--batch-size", "32", "--quiet"]
+    small = [
+        "--steps",
+        "8",
+        "--measurements",
+        "4",
+        "--probe-size",
+        "16",
+        "--heldout-samples",
+        "64",
+        "--batch-size",
+        "32",
+        "--quiet",
+    ]
     assert main(["run", *options, "--data-dir", str(place), *small, "--out", str(tmp_path / "run")]) == 0
     assert load_run(tmp_path / "run")["lggw.value"].iloc[-1] > 0

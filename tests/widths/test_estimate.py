@@ -135,7 +135,8 @@ def _hits(points, truth, num_draws, repetitions, seed=0):
 def _check_coverage(name, num_draws, repetitions):
     points, truth = KNOWN_SETS[name]
     asymptotic, guaranteed = _hits(points, truth, num_draws, repetitions)
-    # theory.md: .92 and more at K = 8, .94 and more from K = 128 on; a shortfall that luck explains once in 10^4 is let pass.
+    # theory.md: .92 and more at K = 8, .94 and more from K = 128 on; a shortfall that luck explains once in 10^4 is let
+    # pass.
     nominal = 0.92 if num_draws < 128 else 0.94
     assert asymptotic >= stats.binom.ppf(1e-4, repetitions, nominal)
     assert guaranteed >= stats.binom.ppf(1e-4, repetitions, 0.95)

@@ -293,7 +293,11 @@ def test_values_that_are_not_finite_are_refused_outside_and_become_nan_inside(ba
         gaussian_width(KEY, points)
     with pytest.raises(ValueError, match="Expected finite gram"):
         width_from_gram(KEY, points)
-    for function, values in ((gaussian_width, points), (width_from_gram, points @ points.T), (gaussian_width, points * bad)):
+    for function, values in (
+        (gaussian_width, points),
+        (width_from_gram, points @ points.T),
+        (gaussian_width, points * bad),
+    ):
         inside = JITTED[function](KEY, values, 100)
         assert np.isnan(inside.value)
         assert np.isnan(inside.interval().low)
@@ -334,7 +338,9 @@ def test_options_are_checked(options, message):
 
 
 def test_integer_points_are_points():
-    np.testing.assert_allclose(gaussian_width(KEY, jnp.eye(20, dtype=int)).value, gaussian_width(KEY, jnp.eye(20)).value)
+    np.testing.assert_allclose(
+        gaussian_width(KEY, jnp.eye(20, dtype=int)).value, gaussian_width(KEY, jnp.eye(20)).value
+    )
 
 
 @pytest.mark.parametrize("function", [gaussian_width, width_from_gram])
