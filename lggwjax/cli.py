@@ -160,7 +160,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="B",
         help="samples a step (default 256, or all if they are fewer; gd always takes all)",
     )
-    group.add_argument("--weight-decay", type=float, default=0.0, metavar="R")
+    group.add_argument(
+        "--weight-decay", type=float, default=0.0, metavar="R", help="decoupled with adamw, else added to the gradient"
+    )
     group.add_argument(
         "--feature-l1",
         type=float,
@@ -346,7 +348,7 @@ def _print_plan(plan: Any) -> None:
         "checkpoints measured": f"{len(settings['measuring']['steps'])} of {plan.measure_seconds:.3g} s",
         "random directions": settings["measuring"]["num_draws"],
         "route": f"{settings['measuring']['route']}, {settings['measuring']['chunk_size']} gradients at once",
-        "time": f"about {plan.total_seconds:.0f} s ({plan.compile_seconds:.0f} s compiling), and some seconds for the page",
+        "time": f"about {plan.total_seconds:.0f} s ({plan.compile_seconds:.0f} s compiling), then the page",
         "memory": f"about {plan.peak_bytes / 2**30:.2f} GiB",
     }
     for name, value in rows.items():

@@ -126,7 +126,7 @@ class WidthEstimate(Estimate):
 
     @property
     def effective_dimension(self) -> Float[Array, "..."]:
-        """(width / diameter)^2: a quarter of the dimension of a ball, of the order of ln N for N far points; 0 for one."""
+        """(width / diameter)^2: a quarter of the dimension of a ball, about ln N for N far points; 0 for one."""
         return jnp.where(self.diameter > 0, self.value / jnp.where(self.diameter > 0, self.diameter, 1), 0.0) ** 2
 
 

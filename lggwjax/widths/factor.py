@@ -93,6 +93,7 @@ def _squared_distances(gram: Float[Array, "N N"]) -> Float[Array, "N N"]:
 
 
 def require_gram(gram: Float[Array, "N N"]) -> None:
+    """Refuse, outside a trace, a matrix that is not symmetric or has an entry that no Gram matrix can have."""
     if isinstance(gram, Tracer):
         return
     values = np.asarray(gram)  # inside jit, operations of jax on a constant would be traced
@@ -107,11 +108,12 @@ def require_gram(gram: Float[Array, "N N"]) -> None:
 
 
 def warn_if_narrow(factor: Factor, dtype: jnp.dtype) -> None:
+    """Warn, outside a trace, where float32 has lost the distances to the norms."""
     if isinstance(factor.rows, Tracer) or dtype != jnp.float32:
         return
     if 0 < float(factor.diameter) ** 2 < NARROW * float(factor.norm) ** 2:
         warnings.warn(
-            "The points differ by less than 1% of their norm, so a float32 Gram matrix has lost most of their distances. "
+            "The points differ by less than 1% of their norm: a float32 Gram matrix has lost most of their distances. "
             "Subtract one point from all before multiplying (lggw and gaussian_width do), or use float64.",
             stacklevel=3,
         )

@@ -1,0 +1,49 @@
+"""What the README shows, runs as it is written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf8"), flags=re.DOTALL)
+
+
+@pytest.mark.filterwarnings("default")
+def test_every_python_block_runs_in_order():
+    names: dict = {}
+    for block in python_blocks():
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(python_blocks()) >= 5
+    assert names["width"].value > 0
+
+
+def test_each_model_of_the_contract_has_per_sample_gradients():
+    import jax
+    import jax.numpy as jnp
+
+    import lggwjax
+
+    batch = {"x": jax.random.normal(jax.random.key(0), (5, 4)), "y": jnp.zeros(5, jnp.int32)}
+    start, *frameworks = [block for block in python_blocks() if "lggw(key" not in block]
+    for block in frameworks:
+        names: dict = {}
+        exec(compile(start + block, "README.md", "exec"), names)
+        gram = lggwjax.gradient_gram(names["loss_fn"], names["params"], batch, wrt=names.get("wrt"))
+        assert gram.shape == (5, 5)
+        assert bool((jnp.diagonal(gram) > 0).all())
+    assert len(frameworks) == 4
+
+
+def test_the_two_set_up_commands_are_there():
+    text = README.read_text(encoding="utf8")
+    section = text.split("<!-- set-up -->")[1].split("<!-- end of set-up -->")[0]
+    assert re.findall(r"^pip install.*$", section, flags=re.MULTILINE) == [
+        "pip install . && lggwjax run",
+        "pip install '.[test]' && pytest",
+    ]
