@@ -105,7 +105,8 @@ class Monitor:
             )
         self._loss_fn, self._samples, self._wrt = loss_fn, samples, wrt
         self._capacity, self._num_draws, self._seed = max_checkpoints, num_draws, seed
-        self._predict, self._features, self._route = predict_fn, feature_fn, route
+        self._predict, self._features = predict_fn, feature_fn
+        self._route: Route | None = route
 
     def init(self, params: PyTree) -> MonitorState:
         """State before the first measurement; ``params`` give the shapes.
@@ -198,8 +199,8 @@ class Monitor:
 
     def _probe(self, params: PyTree, batch: PyTree, *, union: bool) -> Probe:
         selection, loss, _, chunk_size = prepare(self._loss_fn, params, batch, self._wrt, None)
-        route: Route = self._route or ("stored" if self._sizes(params)[1] <= STORED_BYTES else "recomputed")
-        return Probe(loss, selection, batch, chunk_size, self._capacity, self._num_draws, route, union)
+        by_size: Route = "stored" if self._sizes(params)[1] <= STORED_BYTES else "recomputed"
+        return Probe(loss, selection, batch, chunk_size, self._capacity, self._num_draws, self._route or by_size, union)
 
     def _losses(self, params: PyTree, previous: PyTree | None, widths: ProbeWidths) -> Record:
         samples = self._samples
@@ -236,6 +237,8 @@ class Monitor:
         if self._features is None:
             return {"feature_width": None, "features": None}
         features = _feature_matrix(jax.tree_util.Partial(self._features), params, self._samples.train_probe)
+        if not bool(jnp.isfinite(features).all()):
+            raise FloatingPointError("A feature is NaN or infinite.")
         key = jax.random.fold_in(state.train.key, 5)
         width = gaussian_width(key, features, num_draws=self._num_draws)
         return {

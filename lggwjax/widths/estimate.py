@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import scipy  # loads its parts at their first use
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
-from scipy import special
 
 
 class Interval(NamedTuple):
@@ -25,8 +25,8 @@ def _student_quantile(level: float, dof: Float[Array, "..."]) -> Float[Array, ".
         raise ValueError(f"Expected a confidence level between 0 and 1, got {level}. Pass for instance level=0.95.")
     tail = 0.5 + level / 2
     if not isinstance(dof, Tracer):
-        return jnp.asarray(special.stdtrit(dof, tail), dtype=jnp.result_type(float))
-    z = float(special.ndtri(tail))
+        return jnp.asarray(scipy.special.stdtrit(dof, tail), dtype=jnp.result_type(float))
+    z = float(scipy.special.ndtri(tail))
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

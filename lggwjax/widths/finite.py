@@ -16,9 +16,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # loads its parts at their first use
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
-from scipy import stats
 
 from lggwjax.widths.closed_form import expected_chi
 from lggwjax.widths.estimate import Moments, WidthEstimate
@@ -251,9 +251,9 @@ def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate
     seeds = jax.random.randint(key, (NUM_SCRAMBLES,), 0, jnp.iinfo(jnp.int32).max)
     moments, counts = Moments.empty(dtype=rows.dtype), jnp.zeros(rows.shape[1], jnp.int32)
     for seed in seeds:
-        uniforms = stats.qmc.Sobol(rows.shape[-1], scramble=True, rng=int(seed)).random_base2(log2_points)
+        uniforms = scipy.stats.qmc.Sobol(rows.shape[-1], scramble=True, rng=int(seed)).random_base2(log2_points)
         # Sobol points are multiples of 2^-32 or so: 0 would map to minus infinity.
-        z = jnp.asarray(stats.norm.ppf(uniforms.clip(2.0**-33, 1 - 2.0**-33)), rows.dtype)
+        z = jnp.asarray(scipy.stats.norm.ppf(uniforms.clip(2.0**-33, 1 - 2.0**-33)), rows.dtype)
         half, counts_here = _half_ranges(rows, z)
         moments = moments.add(half.mean()[None], jnp.ones(1, rows.dtype))
         counts = counts + counts_here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import jax
@@ -45,7 +46,7 @@ def test_blocks_use_every_sample_once(num, num_blocks):
         assert len(found.sizes) == min(num, num_blocks)
     bounds = np.concatenate([[0], np.cumsum(found.sizes)])
     per_sample = np.asarray(PARAMS) - data["x"]
-    blocks = [per_sample[a:b].mean(0) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    blocks = [per_sample[a:b].mean(0) for a, b in itertools.pairwise(bounds)]
     np.testing.assert_allclose(found.gradients, blocks, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.gradient, per_sample.mean(0), rtol=1e-4, atol=1e-5)
     assert found.loss == pytest.approx(0.5 * (per_sample**2).sum(1).mean(), rel=1e-5)

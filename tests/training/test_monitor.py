@@ -227,7 +227,7 @@ def test_a_gradient_that_is_nan_while_the_loss_is_not_stops(where):
     params = {"w": jnp.ones((3, DIM))}
     samples = {"train": Samples(bad, bad, good, good), "heldout": Samples(good, good, bad, bad)}[where]
     monitor = Monitor(_rooted, samples, max_checkpoints=CAPACITY, num_draws=512)
-    with pytest.raises(FloatingPointError, match="gradient.* is NaN or infinite"):
+    with pytest.raises(FloatingPointError, match=r"gradient.* is NaN or infinite"):
         monitor.measure(monitor.init(params), params)
 
 
