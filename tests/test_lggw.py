@@ -76,6 +76,7 @@ def test_stacked_is_the_width_of_the_stacked_gradients(gradients):
     assert estimate.counts.shape == (LENGTH,)
 
 
+@pytest.mark.slow
 def test_single_is_the_mean_of_the_samples_widths(gradients):
     widths = [_brute_width(gradients[:, i], seed=i, num=5000) for i in range(NUM)]
     mean, stderr = np.mean([w for w, _ in widths]), math.hypot(*[s for _, s in widths]) / NUM
@@ -239,6 +240,7 @@ def test_a_second_call_compiles_nothing():
     assert compiled, "the listener does hear of compilations"
 
 
+@pytest.mark.slow
 def test_rqmc_and_tolerance():
     iid = lggw(KEY, loss, PATH, BATCH, num_draws=8192)
     quasi = lggw(KEY, loss, PATH, BATCH, sampler="rqmc", num_draws=4096)

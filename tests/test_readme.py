@@ -14,6 +14,7 @@ def python_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf8"), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_every_python_block_runs_in_order():
     names: dict = {}

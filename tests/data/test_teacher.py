@@ -105,6 +105,7 @@ def test_the_error_falls_as_the_root_of_the_samples(population):
     assert abs(ratio - 1) < 4 * 0.065
 
 
+@pytest.mark.slow
 def test_chunks_keep_memory_flat(population):
     """The compiled loop holds one chunk, however many samples are asked for."""
     from lggwjax.data.teacher import _chunk_moments, _mean_gradient

@@ -68,6 +68,7 @@ def test_routes_and_chunks_agree(walked, route, chunk_size):
             )
 
 
+@pytest.mark.slow
 def test_agrees_with_the_path_measured_at_once(walked):
     found, path, key = walked[1][-1], PATH, jax.random.key(7)
     for name in ("stacked", "single", "union"):

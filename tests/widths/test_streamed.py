@@ -28,6 +28,7 @@ def points():
     return jnp.asarray(np.random.default_rng(0).normal(size=(12, 10)), jnp.float32)
 
 
+@pytest.mark.slow
 def test_the_stream_is_the_half_range_of_all_points(points):
     found = width_from_extremes(_stream(points, 4), max_points=12)
     scores = np.asarray(random_projections(KEY, points, num_draws=NUM_DRAWS))
