@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not log.handlers:
         log.addHandler(logging.StreamHandler())
         log.setLevel(logging.INFO)
+        log.propagate = False  # else a handler of the root logger would say everything twice
     try:
         options = _parser().parse_args(arguments)
         return options.command(options)
@@ -178,7 +179,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 def _add_measuring(parser: argparse.ArgumentParser, *, path: bool = True) -> None:
     group = parser.add_argument_group("what is measured")
     group.add_argument(
-        "--probe-size", type=int, default=64, metavar="M", help="samples whose gradients are measured (default 64)"
+        "--probe-size", type=int, metavar="M", help="samples whose gradients are measured (default 64, or all if fewer)"
     )
     if path:
         group.add_argument(
@@ -213,7 +214,7 @@ def _specs(options: argparse.Namespace) -> tuple[Any, Any]:
         name=options.data,
         data_dir=None if options.data_dir is None else options.data_dir.absolute(),
         num_samples=options.num_samples,
-        probe_size=min(options.probe_size, options.num_samples),
+        probe_size=min(64, options.num_samples) if options.probe_size is None else options.probe_size,
         heldout_samples=options.heldout_samples,
         seed=options.seed,
         label=options.label,
@@ -311,7 +312,7 @@ def _named_options() -> Iterator[None]:
         yield
     except ValueError as error:
         known = {action.dest for group in _parser_actions() for action in group}
-        first = re.match(r"Expected (?:no )?(\w+)", str(error))
+        first = re.match(r"Expected (?:no |a finite )?(\w+)", str(error))
         text = re.sub(r"\b(?:data|model|training|measuring)\.(\w+)", _option, str(error))
         if first and first[1] in known | set(_OPTION_OF):
             option = _OPTION_OF.get(first[1], "--" + first[1].replace("_", "-"))
@@ -363,6 +364,8 @@ def _print_summary(page: Path) -> None:
 
     # Cut off at 80 columns, a table in a log file would lose its intervals.
     console, records = Console(width=None if sys.stdout.isatty() else 120), load_run(page.parent)
+    if records.empty:
+        raise ValueError(f"Expected records in {page.parent / 'metrics.jsonl'}, got none. Restore it, or run again.")
     console.print(summary_table(records, words(records), unseen_word(load_config(page.parent))))
     training, measuring = records["seconds.training"].iloc[-1], records["seconds.measuring"].iloc[-1]
     share = 100 * measuring / max(training + measuring, 1e-9)
@@ -378,10 +381,13 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
 
     columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
-    task = bar.add_task("", total=total)
+    task, started = bar.add_task("", total=total), False
 
     def show(step: int, record: dict[str, Any] | None) -> None:
-        bar.start()
+        nonlocal started
+        if not started:
+            bar.start()
+            started = True
         bar.update(task, completed=step)
         if record is not None:
             bar.update(task, description=_latest(record))
@@ -389,7 +395,8 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
     try:
         yield show
     finally:
-        bar.stop()
+        if started:
+            bar.stop()
 
 
 def _latest(record: dict[str, Any]) -> str:

@@ -18,11 +18,19 @@ from lggwjax.gradients.per_sample import flat_chunk, iter_chunks, prepare
 from lggwjax.gradients.selection import LossFn, Wrt
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import factor_moved_gram
-from lggwjax.widths.finite import DRAWS_PER_BLOCK, Sampler, check_num_draws, draws_for, width_from_factor
+from lggwjax.widths.finite import (
+    DRAWS_PER_BLOCK,
+    Sampler,
+    check_num_draws,
+    draws_for,
+    require_finite,
+    width_from_factor,
+)
 from lggwjax.widths.streamed import RunningExtremes, update_extremes, width_from_extremes
 
 Kind = Literal["stacked", "single", "union"]
 _UNION_DRAWS = 512
+_WHAT_OVERFLOWS = "inner products of gradients (sample, checkpoint, checkpoint)"
 
 
 def lggw(
@@ -97,6 +105,7 @@ def lggw(
         raise ValueError(f'Expected kind "stacked", "single" or "union", got {kind!r}.')
     _warn_if_one(path, kind)
     grams = path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt)
+    require_finite(_WHAT_OVERFLOWS, grams)
     factor = jax.vmap(factor_moved_gram)(grams) if kind == "single" else factor_moved_gram(grams.mean(0))
     return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
 
@@ -158,7 +167,9 @@ def single_widths(
     if not isinstance(num_draws, Tracer) and num_draws < 4:
         raise ValueError(f"Expected num_draws >= 4, got {num_draws}. Half of the draws choose, half estimate.")
     _warn_if_one(path, "single")
-    factors = jax.vmap(factor_moved_gram)(path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt))
+    grams = path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt)
+    require_finite(_WHAT_OVERFLOWS, grams)
+    factors = jax.vmap(factor_moved_gram)(grams)
     all_key, choose_key, estimate_key = jax.random.split(key, 3)
     each = jax.vmap(lambda k, factor, num: width_from_factor(k, factor, num_draws=num), in_axes=(None, 0, None))
     chosen = each(choose_key, factors, num_draws // 2).value.argmax()
@@ -217,6 +228,7 @@ def nerc(
     path = check_path(path)
     grams = jnp.stack([gradient_gram(loss_fn, params, batch, chunk_size=chunk_size, wrt=wrt) for params in path])
     drawn = check_num_draws(num_draws)
+    require_finite("inner products of gradients", grams)
     largest = jnp.trace(grams, axis1=-2, axis2=-1).max()
     return estimate_nerc(_nerc_moments(key, grams, drawn), largest, grams.shape[-1], drawn)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def measure(
         "num_heldout": 0 if heldout is None else batch_size(heldout),
         "description": "The samples were handed over together with the checkpoints.",
         "population": False,
+        "fingerprint": _fingerprint(batch, heldout),
         "seed": seed,
     }
     return measure_path(path, monitor, steps, {"data": data, "model": {"name": "given"}}, Path(out), resume=resume)
@@ -120,8 +122,8 @@ def measure_path(
 
     path = check_path(path)
     length, first = sum(1 for _ in path), next(iter(path))
-    if len(steps) != length or list(steps) != sorted(set(steps)):
-        raise ValueError(f"Expected {length} rising steps, one for each checkpoint, got {list(steps)[:8]}.")
+    if len(steps) != length or list(steps) != sorted(set(steps)) or steps[0] < 0:
+        raise ValueError(f"Expected {length} rising steps from 0 on, one for each checkpoint, got {list(steps)[:8]}.")
     plan = monitor.plan(first)
     asked = about | {
         "training": {"steps": steps[-1], "fresh": False, "trained_here": False},
@@ -171,6 +173,18 @@ class CheckpointPath:
             yield read_params(self._directory / str(step), self._like)
 
 
+def _form(batch: PyTree) -> str:
+    return str(jax.tree.map(lambda leaf: f"{np.asarray(leaf).dtype}{list(np.shape(leaf)[1:])}", batch))
+
+
+def _fingerprint(*batches: PyTree) -> str:
+    """Hash of the samples, so that a folder is not gone on with by other ones."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(batches):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
 def _samples(batch: PyTree, heldout: PyTree | None, probe_size: int, seed: int) -> Samples:
     if probe_size < 1:
         raise ValueError(f"Expected probe_size >= 1, got {probe_size}.")
@@ -179,6 +193,11 @@ def _samples(batch: PyTree, heldout: PyTree | None, probe_size: int, seed: int) 
         rows = np.random.default_rng([seed, stream]).permutation(batch_size(data))[:probe_size]
         return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
 
+    if heldout is not None and _form(heldout) != _form(batch):
+        raise ValueError(
+            f"Expected heldout samples of the form of batch, got {_form(heldout)} against {_form(batch)}. "
+            "Both are pytrees of one structure whose arrays differ in the leading axis only."
+        )
     if heldout is not None and batch_size(heldout) < 3:
         raise ValueError(f"Expected at least 3 held-out samples, got {batch_size(heldout)}. Pass more, or None.")
     return Samples(batch, probe(batch, 0), heldout, None if heldout is None else probe(heldout, 1))

@@ -41,6 +41,12 @@ class Recorder:
 
     def replay(self, record: Record, params: PyTree) -> None:
         """Take up a checkpoint whose record is already on disk: the same numbers come out, so none is written."""
+        missing = [name for name in ("passes", "lggw", "population_descent", "seconds") if name not in record]
+        if missing:
+            raise ValueError(
+                f"Expected whole records in {self._folder.path / 'metrics.jsonl'}, got step {record['step']} without "
+                f"{missing[0]}. Restore the file, or start again in another folder."
+            )
         self._path = self._monitor.extend(self._path, params)
         self.clock = Clock(dict(record["seconds"]))
 

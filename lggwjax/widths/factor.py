@@ -33,12 +33,23 @@ class Factor(NamedTuple):
 def factor_points(points: Float[Array, "N p"]) -> Factor:
     """Translate to the first point; the points are their own factor when there are few coordinates."""
     moved = points - points[:1]
-    if moved.shape[0] > moved.shape[1]:
-        distances = _squared_distances(jnp.einsum("ap,bp->ab", moved, moved, precision=_HIGHEST))
-        diameter = jnp.sqrt(distances.max())
-        return Factor(moved, diameter, diameter)
+    unit = binary_scale(moved)
+    moved = moved / unit
     gram = jnp.einsum("ap,bp->ab", moved, moved, precision=_HIGHEST)
-    return factor_moved_gram(gram)
+    if moved.shape[0] > moved.shape[1]:
+        diameter = jnp.sqrt(_squared_distances(gram).max())
+        factor = Factor(moved, diameter, diameter)
+    else:
+        factor = factor_moved_gram(gram)
+    return Factor(*(unit * leaf for leaf in factor))
+
+
+def binary_scale(array: Float[Array, "..."]) -> Float[Array, ""]:
+    """Power of two at or below the largest entry: dividing by it is exact, and squares neither overflow nor vanish."""
+    largest = jnp.max(jnp.abs(array))
+    usable = (largest > 0) & jnp.isfinite(largest)
+    exponent = jnp.frexp(jnp.where(usable, largest, 1))[1] - 1
+    return jnp.ldexp(jnp.ones((), array.dtype), exponent)
 
 
 @jax.jit
@@ -107,13 +118,18 @@ def require_gram(gram: Float[Array, "N N"]) -> None:
         raise ValueError("Expected a positive semidefinite Gram matrix, got one that no points can have.")
 
 
-def warn_if_narrow(factor: Factor, dtype: jnp.dtype) -> None:
-    """Warn, outside a trace, where float32 has lost the distances to the norms."""
-    if isinstance(factor.rows, Tracer) or dtype != jnp.float32:
+def check_factor(factor: Factor, dtype: jnp.dtype) -> None:
+    """Warn where float32 has lost the distances to the norms; refuse a matrix that is indefinite for no such reason.
+
+    Inside a trace nothing is known, and nothing is said.
+    """
+    if isinstance(factor.rows, Tracer):
         return
-    if 0 < float(factor.diameter) ** 2 < NARROW * float(factor.norm) ** 2:
+    if dtype == jnp.float32 and 0 < float(factor.diameter) ** 2 < NARROW * float(factor.norm) ** 2:
         warnings.warn(
             "The points differ by less than 1% of their norm: a float32 Gram matrix has lost most of their distances. "
             "Subtract one point from all before multiplying (lggw and gaussian_width do), or use float64.",
             stacklevel=3,
         )
+    elif not np.isfinite(np.asarray(factor.rows)).all():
+        raise ValueError("Expected a positive semidefinite Gram matrix, got one that no points can have.")

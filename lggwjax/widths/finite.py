@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from lggwjax.widths.closed_form import expected_chi
 from lggwjax.widths.estimate import Moments, WidthEstimate
-from lggwjax.widths.factor import Factor, factor_gram, factor_points, require_gram, warn_if_narrow
+from lggwjax.widths.factor import Factor, binary_scale, check_factor, factor_gram, factor_points, require_gram
 
 DRAWS_PER_BLOCK = 64  # one shape for every number of draws, so none compiles anew
 NUM_SCRAMBLES = 16  # independent randomisations of the quasi-random sampler
@@ -79,7 +79,7 @@ def gaussian_width(
         raise ValueError(
             f"Expected points of shape (N, p) with N >= 1 and p >= 1, got {points.shape}. One point a row."
         )
-    _require_finite("points", points)
+    require_finite("points", points)
     return width_from_factor(key, factor_points(points), num_draws=num_draws, tolerance=tolerance, sampler=sampler)
 
 
@@ -123,10 +123,10 @@ def width_from_gram(
     gram = _floating(gram)
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or gram.shape[0] < 1:
         raise ValueError(f"Expected a Gram matrix of shape (N, N) with N >= 1, got {gram.shape}.")
-    _require_finite("gram", gram)
+    require_finite("gram", gram)
     require_gram(gram)
     factor = factor_gram(gram)
-    warn_if_narrow(factor, gram.dtype)
+    check_factor(factor, gram.dtype)
     return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
 
 
@@ -174,14 +174,19 @@ def width_from_factor(
     num_draws = check_num_draws(1024 if num_draws is None else num_draws)
     if sampler == "rqmc":
         return _rqmc_width(key, stacked, num_draws)
-    moments, counts = _half_range_moments(key, stacked.rows, num_draws)
-    return _assemble(stacked, moments.mean, moments.stderr, counts, num_draws, num_draws)
+    unit = binary_scale(stacked.rows)
+    moments, counts = _half_range_moments(key, stacked.rows / unit, num_draws)
+    return _assemble(stacked, unit * moments.mean, unit * moments.stderr, counts, num_draws, num_draws)
 
 
 def check_num_draws(num_draws: int | Int[Array, ""]) -> Int[Array, ""]:
     """Return ``num_draws`` as an array, refused where it is known and below 2, since one draw has no error bar."""
-    if not isinstance(num_draws, Tracer) and int(num_draws) < 2:
-        raise ValueError(f"Expected num_draws >= 2, got {num_draws}. One draw has no standard error.")
+    if not isinstance(num_draws, Tracer):
+        whole = isinstance(num_draws, int | np.integer) or jnp.issubdtype(jnp.result_type(num_draws), jnp.integer)
+        if not whole or not 2 <= int(num_draws) < 2**31 - DRAWS_PER_BLOCK:
+            raise ValueError(
+                f"Expected num_draws >= 2, a whole number below 2e9, got {num_draws!r}. One draw has no standard error."
+            )
     return jnp.asarray(num_draws, jnp.int32)
 
 
@@ -246,7 +251,8 @@ def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate
             f"Expected at most {SOBOL_MAX_DIM} dimensions with sampler='rqmc', got {factor.rows.shape[-1]}. "
             "Use sampler='iid'."
         )
-    rows = _principal_coordinates(factor.rows)
+    unit = binary_scale(factor.rows)
+    rows = _principal_coordinates(factor.rows / unit)
     log2_points = max(0, -(-int(num_draws) // NUM_SCRAMBLES) - 1).bit_length()
     seeds = jax.random.randint(key, (NUM_SCRAMBLES,), 0, jnp.iinfo(jnp.int32).max)
     moments, counts = Moments.empty(dtype=rows.dtype), jnp.zeros(rows.shape[1], jnp.int32)
@@ -258,7 +264,7 @@ def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate
         moments = moments.add(half.mean()[None], jnp.ones(1, rows.dtype))
         counts = counts + counts_here
     drawn = NUM_SCRAMBLES * 2**log2_points
-    return _assemble(factor, moments.mean, moments.stderr, counts, drawn, NUM_SCRAMBLES)
+    return _assemble(factor, unit * moments.mean, unit * moments.stderr, counts, drawn, NUM_SCRAMBLES)
 
 
 @jax.jit
@@ -282,7 +288,7 @@ def _assemble(factor: Factor, value, stderr, counts, num_draws, num_replicates) 
     diameter = factor.diameter.mean()
     # First order: a Gram entry is off by eps |a|^2, so a distance D by eps |a|^2 / D, and by sqrt(eps) |a| at most.
     safe = jnp.where(factor.diameter > 0, factor.diameter, 1)
-    slack = jnp.minimum(16 * eps * factor.norm**2 / safe, 4 * jnp.sqrt(eps) * factor.norm)
+    slack = factor.norm * jnp.minimum(16 * eps * (factor.norm / safe), 4 * jnp.sqrt(eps))
     rounding = jnp.where(factor.diameter > 0, slack + 16 * eps * factor.diameter, 0).mean()
     return WidthEstimate(
         value=jnp.where(diameter == 0, 0, value),
@@ -297,11 +303,16 @@ def _assemble(factor: Factor, value, stderr, counts, num_draws, num_replicates) 
 
 
 def _floating(array) -> Float[Array, "..."]:
+    """At least float32: a Gram matrix in half precision has two digits."""
     array = jnp.asarray(array)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"Expected real numbers, got {array.dtype}. Pass real and imaginary parts as coordinates.")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(jnp.result_type(float))
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _require_finite(name: str, array: Float[Array, "..."]) -> None:
+def require_finite(name: str, array: Float[Array, "..."]) -> None:
     """Refuse values that are not finite; inside a trace nothing is known, and the result becomes NaN by itself."""
     if isinstance(array, Tracer):
         return
@@ -310,4 +321,6 @@ def _require_finite(name: str, array: Float[Array, "..."]) -> None:
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         where = tuple(int(i) for i in bad[0])
-        raise ValueError(f"Expected finite {name}, got {values[where]} at index {where}. Remove or mend that row.")
+        raise ValueError(
+            f"Expected finite {name}, got {values[where]} at index {where}. Remove or mend it, or rescale."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -256,3 +257,33 @@ def test_fresh_samples_are_said_to_be_independent(tmp_path):
     ]
     assert main(["run", *SMALL[2:], *options]) == 0
     assert set(read(tmp_path / "fresh")[-1]["status"].values()) == {"independent"}
+
+
+def test_damaged_records_are_refused_in_one_line(folder, tmp_path, capsys):
+    cut, empty = tmp_path / "cut", tmp_path / "empty"
+    for place in (cut, empty):
+        shutil.copytree(folder, place)
+    (cut / "report.html").unlink()
+    (cut / "metrics.jsonl").write_text('{"step": 0}\n')
+    (empty / "metrics.jsonl").write_text("")
+    for place in (cut, empty):
+        options = [option for option in SMALL if option != "--quiet"]
+        assert main(["run", *options, "--out", str(place), "--resume"]) == 2
+        error = capsys.readouterr().err
+        assert "metrics.jsonl" in error
+        assert error.count("\n") == 1
+
+
+def test_measuring_goes_on_only_with_the_same_samples(tmp_path):
+    def loss(w, z):
+        return 0.5 * (w @ z["x"] - z["y"]) ** 2
+
+    data = {"x": np.eye(4, dtype=np.float32), "y": np.ones(4, np.float32)}
+    path = [np.zeros(4, np.float32), np.ones(4, np.float32)]
+    lggwjax.measure(path, loss, data, out=tmp_path / "given", num_draws=64)
+    with pytest.raises(ValueError, match="fingerprint"):
+        lggwjax.measure(path, loss, data | {"y": 2 * data["y"]}, out=tmp_path / "given", num_draws=64, resume=True)
+    for wrong in ({"heldout": {"x": data["x"]}}, {"steps": [-3, 1]}):
+        with pytest.raises(ValueError, match="Expected"):
+            lggwjax.measure(path, loss, data, out=tmp_path / "never", num_draws=64, **wrong)
+        assert not (tmp_path / "never").exists()

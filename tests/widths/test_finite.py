@@ -463,3 +463,30 @@ def test_high_dimensional_radial_factor_is_right():
     estimate = gaussian_width(KEY, jnp.eye(900), num_draws=2048)
     assert _within(estimate, closed_form.expected_max_normal(900))
     assert not _within(estimate, 1.03 * closed_form.expected_max_normal(900))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e18, 1e30])
+def test_scaling_the_points_scales_the_width_at_any_size_of_float32(scale):
+    points = jax.random.normal(jax.random.key(1), (12, 30))
+    for shape in (points, points.T):
+        plain, scaled = (gaussian_width(jax.random.key(0), s * shape) for s in (1.0, scale))
+        np.testing.assert_allclose(scaled.value / scale, plain.value, rtol=1e-6)
+        np.testing.assert_allclose(scaled.stderr / scale, plain.stderr, rtol=1e-5)
+        np.testing.assert_allclose(scaled.diameter / scale, plain.diameter, rtol=1e-6)
+
+
+def test_half_precision_is_measured_in_single():
+    half, single = (gaussian_width(jax.random.key(0), jnp.eye(10, dtype=kind)) for kind in (jnp.bfloat16, jnp.float32))
+    assert half.value.dtype == jnp.float32
+    assert half.value == single.value
+
+
+def test_matrices_and_counts_that_mean_nothing_are_refused():
+    indefinite = jnp.array([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1.0]])
+    with pytest.raises(ValueError, match="positive semidefinite"):
+        width_from_gram(jax.random.key(0), indefinite)
+    with pytest.raises(ValueError, match="real numbers"):
+        gaussian_width(jax.random.key(0), 1j * jnp.eye(3))
+    for num_draws in (2.5, "5", 3 * 10**9):
+        with pytest.raises((ValueError, TypeError)):
+            gaussian_width(jax.random.key(0), jnp.eye(3), num_draws=num_draws)
