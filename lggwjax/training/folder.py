@@ -54,7 +54,7 @@ class RunFolder:
             The folder, locked by the kernel until it is closed or the process ends, however it ends.
 
         Raises:
-            ValueError: If the folder is not empty and ``resume`` is not set, is written to by another process, is no
+            ValueError: If the folder exists and ``resume`` is not set, is written to by another process, is no
                 run folder, is damaged, or was made with another configuration. Nothing in it is changed then.
             OSError: If the disk refuses.
 
@@ -69,10 +69,13 @@ class RunFolder:
         """
         path = Path(path)
         asked, further = json.loads(_strict(asked)), json.loads(_strict(extra or {}))
+        if path.is_dir() and not resume:
+            raise ValueError(f"Expected a new folder, got {path}, which exists. Add --resume or choose another --out.")
         _refuse_unsuitable(path, resume)
         if (path / _CONFIG).exists() and (path / _REPORT).exists():
             config = _checked_config(path, asked)
             return cls(path, config, read_records(path / _METRICS), finished=True, lock=None)
+        new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         try:
@@ -86,6 +89,8 @@ class RunFolder:
             return cls(path, config, _rewind(path), finished=False, lock=lock)
         except BaseException:
             os.close(lock)
+            if new and not (path / _CONFIG).exists():
+                shutil.rmtree(path, ignore_errors=True)  # nothing half-made is left to be refused the next time
             raise
 
     @property

@@ -81,6 +81,12 @@ def test_an_existing_folder_is_refused_without_resume(tmp_path: Path) -> None:
     assert contents(path) == before
 
 
+def test_an_empty_folder_too_is_refused_without_resume(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"which exists\. Add --resume or choose another --out\.$"):
+        RunFolder.open(tmp_path, ASKED)
+    assert contents(tmp_path) == {}
+
+
 def test_what_is_no_run_folder_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     (tmp_path / "checkpoints").mkdir()
@@ -240,7 +246,7 @@ def test_a_disk_full_at_the_start_leaves_what_can_be_started_again(tmp_path: Pat
         patch.setattr(folder_module.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             RunFolder.open(tmp_path / "run", ASKED)
-    assert [entry.name for entry in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not (tmp_path / "run").exists()
     with RunFolder.open(tmp_path / "run", ASKED) as folder:
         assert folder.records == []
 
