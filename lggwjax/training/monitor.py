@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.per_sample import prepare
-from lggwjax.gradients.selection import LossFn, Wrt, batch_size
+from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
 from lggwjax.training.heldout import NUM_BLOCKS, Scalar, gradient_norm, pass_over, population_descent
 from lggwjax.training.probes import Probe, ProbePath, ProbeWidths, Route
 from lggwjax.widths.estimate import Estimate, WidthEstimate
@@ -192,7 +192,7 @@ class Monitor:
         return MonitorState(train, heldout), widths, outside
 
     def _sizes(self, params: PyTree) -> tuple[int, int]:
-        selection = prepare(self._loss_fn, params, self._samples.train_probe, self._wrt, 1)[0]
+        selection = select(params, self._wrt)
         num_parameters = sum(int(np.size(leaf)) for leaf in selection.split(params)[0])
         probes = [p for p in (self._samples.train_probe, self._samples.heldout_probe) if p is not None]
         return num_parameters, self._capacity * num_parameters * 4 * sum(batch_size(p) for p in probes)
@@ -204,7 +204,7 @@ class Monitor:
 
     def _losses(self, params: PyTree, previous: PyTree | None, widths: ProbeWidths) -> Record:
         samples = self._samples
-        selection, loss, *_ = prepare(self._loss_fn, params, samples.train, self._wrt, 1)
+        selection, loss = select(params, self._wrt), as_partial(self._loss_fn)
         here = pass_over(loss, self._predict, params, samples.train, selection)
         gradient = here.gradient
         record: Record = {
