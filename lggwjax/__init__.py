@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lggwjax.gradients import gradient_gram, per_sample_gradients
 from lggwjax.lggw import SingleWidths, lggw, nerc, single_widths
+from lggwjax.planner import Plan, plan
 from lggwjax.widths import Estimate, WidthEstimate, closed_form, gaussian_width, width_from_gram
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Estimate",
+    "Plan",
     "SingleWidths",
     "WidthEstimate",
     "closed_form",
@@ -34,6 +36,7 @@ __all__ = [
     "models",
     "nerc",
     "per_sample_gradients",
+    "plan",
     "report",
     "single_widths",
     "training",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
@@ -12,12 +12,14 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from lggwjax.gradients.directions import random_projections
-from lggwjax.gradients.gram import gradient_gram, path_grams
-from lggwjax.gradients.per_sample import flat_chunk, iter_chunks, prepare
+from lggwjax.gradients.engine import Problem, pose
+from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
+from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
 from lggwjax.gradients.selection import LossFn, Wrt
+from lggwjax.planner import StreamLayout, union_layout
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
-from lggwjax.widths.factor import factor_moved_gram
+from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
 from lggwjax.widths.finite import (
     DRAWS_PER_BLOCK,
     Sampler,
@@ -29,7 +31,7 @@ from lggwjax.widths.finite import (
 from lggwjax.widths.streamed import RunningExtremes, update_extremes, width_from_extremes
 
 Kind = Literal["stacked", "single", "union"]
-_UNION_DRAWS = 512
+_STREAMED_DRAWS = 512
 _WHAT_OVERFLOWS = "inner products of gradients (sample, checkpoint, checkpoint)"
 
 
@@ -45,6 +47,8 @@ def lggw(
     sampler: Sampler = "iid",
     wrt: Wrt = None,
     chunk_size: int | None = None,
+    max_memory: int | None = None,
+    self_check: bool = True,
 ) -> WidthEstimate:
     r"""Estimate the Loss Gradient Gaussian Width of a path of checkpoints on a batch of samples.
 
@@ -62,7 +66,7 @@ def lggw(
     Guarantees (for a fixed ``key``, up to rounding):
         * ``stacked`` lies between the largest single width / sqrt(n) and the sum of the single widths / sqrt(n), in
           expectation.
-        * The result does not depend on ``chunk_size``.
+        * The result does not depend on ``chunk_size``, nor on ``max_memory`` while the route is the same.
         * Scaling the loss by ``s`` scales the width by ``|s|``.
 
     Args:
@@ -72,11 +76,16 @@ def lggw(
             lazily. To measure one checkpoint pass ``[params]``.
         batch: n examples along the leading axis.
         kind: Which gradient set.
-        num_draws: Gaussian directions. Default 1024 (512 for ``union``, whose directions have p coordinates).
+        num_draws: Gaussian directions. Default 1024 (512 where a union is streamed).
         tolerance: Relative standard error asked for, instead of ``num_draws``; outside ``jit`` only.
-        sampler: ``"iid"`` or ``"rqmc"`` (on the host; not for ``union``), see :func:`lggwjax.gaussian_width`.
+        sampler: ``"iid"`` or ``"rqmc"`` (on the host; not where a union is streamed), see
+            :func:`lggwjax.gaussian_width`.
         wrt: Which leaves are gradient coordinates; by default all floating ones.
-        chunk_size: Samples whose gradients are held at once; by default what fits half a GiB.
+        chunk_size: Samples differentiated at once; by default what fits ``max_memory``.
+        max_memory: Bytes that may be used on top of what is there; by default a quarter of the host's memory or half
+            of an accelerator's. A union whose Gram matrix would take longer or does not fit is streamed past
+            directions of p coordinates; :func:`lggwjax.plan` says which.
+        self_check: Compare the layer factors with ``vmap(grad)`` on two samples, once for each loss and shape.
 
     Returns:
         The estimate, in loss per unit of parameter. ``counts`` say how often each checkpoint attained the supremum (for
@@ -97,17 +106,29 @@ def lggw(
         Banerjee, Li, Zhou (2025), arXiv:2406.07712; lggwjax/theory/README.md, sections 0 and 3.
     """
     path = check_path(path)
-    if kind == "union":
-        if sampler != "iid":
-            raise ValueError('Expected sampler="iid" with kind="union", whose directions are streamed, got "rqmc".')
-        return _union_width(key, loss_fn, path, batch, num_draws, tolerance, wrt, chunk_size)
-    if kind not in ("stacked", "single"):
+    if kind not in ("stacked", "single", "union"):
         raise ValueError(f'Expected kind "stacked", "single" or "union", got {kind!r}.')
-    _warn_if_one(path, kind)
-    grams = path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt)
-    require_finite(_WHAT_OVERFLOWS, grams)
-    factor = jax.vmap(factor_moved_gram)(grams) if kind == "single" else factor_moved_gram(grams.mean(0))
+    if tolerance is not None and num_draws is not None:
+        raise ValueError("Expected num_draws or tolerance, got both. Pass one of them.")
+    if kind == "union":
+        return _union_width(
+            key, loss_fn, path, batch, num_draws, tolerance, sampler, wrt, chunk_size, max_memory, self_check
+        )
+    factor = _path_factor(kind, loss_fn, path, batch, wrt, chunk_size, max_memory, self_check)
     return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
+
+
+def _path_factor(kind, loss_fn, path, batch, wrt, chunk_size, max_memory=None, self_check=True) -> Factor:
+    """Coordinates of the stacked set, or of each sample's own set."""
+    _warn_if_one(path, kind)
+    grams, references = path_grams(
+        loss_fn, path, batch, wrt=wrt, chunk_size=chunk_size, max_memory=max_memory, self_check=self_check
+    )
+    require_finite(_WHAT_OVERFLOWS, grams)
+    ancestors = ancestor_matrix(references)
+    if kind == "single":
+        return jax.vmap(lambda gram: factor_moved_gram(gram, ancestors))(grams)
+    return factor_moved_gram(grams.mean(0), ancestors)
 
 
 @jax.tree_util.register_dataclass
@@ -166,10 +187,7 @@ def single_widths(
     path = check_path(path)
     if not isinstance(num_draws, Tracer) and num_draws < 4:
         raise ValueError(f"Expected num_draws >= 4, got {num_draws}. Half of the draws choose, half estimate.")
-    _warn_if_one(path, "single")
-    grams = path_grams(loss_fn, path, batch, chunk_size=chunk_size, wrt=wrt)
-    require_finite(_WHAT_OVERFLOWS, grams)
-    factors = jax.vmap(factor_moved_gram)(grams)
+    factors = _path_factor("single", loss_fn, path, batch, wrt, chunk_size)
     all_key, choose_key, estimate_key = jax.random.split(key, 3)
     each = jax.vmap(lambda k, factor, num: width_from_factor(k, factor, num_draws=num), in_axes=(None, 0, None))
     chosen = each(choose_key, factors, num_draws // 2).value.argmax()
@@ -261,37 +279,59 @@ def _nerc_moments(key, grams: Float[Array, "T n n"], num_draws: Int[Array, ""]) 
     return jax.lax.fori_loop(0, num_blocks, block, Moments.empty(dtype=grams.dtype))
 
 
-def _union_width(key, loss_fn, path, batch, num_draws, tolerance, wrt, chunk_size) -> WidthEstimate:
-    """Stream the union of all checkpoints' and samples' gradients past directions of parameter space."""
+def _union_width(
+    key, loss_fn, path, batch, num_draws, tolerance, sampler, wrt, chunk_size, max_memory, self_check
+) -> WidthEstimate:
+    """Width of all gradients of all checkpoints and samples: from their Gram matrix, or streamed past directions."""
+    problem = pose(loss_fn, next(iter(path)), batch, wrt, self_check=self_check)
+    length = sum(1 for _ in path)
+    layout = union_layout(problem, length, num_draws, chunk_size, max_memory)
+    if isinstance(num_draws, Tracer) or sampler == "rqmc":
+        # Streamed directions are counted in Python: a traced count, and Sobol points, need the Gram matrix.
+        layout = None
+    if not isinstance(layout, StreamLayout):
+        gram = cloud_gram(problem, path, batch, chunk_size, max_memory)
+        require_finite("inner products of gradients", gram)
+        factor = factor_gram(gram)
+        # Gradients that hardly differ: float32 has lost their distances to their norms, and subtracting comes first.
+        if not is_narrow(factor, gram.dtype) or isinstance(num_draws, Tracer) or sampler == "rqmc":
+            return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
+        layout = union_layout(problem, length, num_draws, chunk_size, max_memory, streamed=True)
     if tolerance is not None:
-        if num_draws is not None:
-            raise ValueError("Expected num_draws or tolerance, got both. Pass one of them.")
         key, pilot_key = jax.random.split(key)
-        pilot = _union_width(pilot_key, loss_fn, path, batch, DRAWS_PER_BLOCK, None, wrt, chunk_size)
-        num_draws = draws_for(pilot, tolerance)
-    num_draws = _UNION_DRAWS if num_draws is None else num_draws
-    if isinstance(num_draws, Tracer):
-        raise ValueError('Expected a fixed num_draws with kind="union", got a traced one. Make it static.')
+        num_draws = draws_for(_streamed_width(pilot_key, problem, path, batch, DRAWS_PER_BLOCK, layout), tolerance)
+    num_draws = _STREAMED_DRAWS if num_draws is None else num_draws
     check_num_draws(num_draws)
-    selection, loss, num, chunk_size = prepare(loss_fn, next(iter(path)), batch, wrt, chunk_size, copies=3)
-    extremes, reference, length = None, None, 0
+    return _streamed_width(key, problem, path, batch, num_draws, layout)
+
+
+def _streamed_width(
+    key, problem: Problem, path: Iterable[PyTree], batch: PyTree, num_draws: int, layout: StreamLayout
+) -> WidthEstimate:
+    """Project chunk by chunk and keep the largest and smallest projection on each direction."""
+    extremes = RunningExtremes.empty(num_draws)
+    reference, length, largest = None, 0, jnp.zeros(())
     for params in path:
         length += 1
-        for _, _, chunk in iter_chunks(batch, num, chunk_size):
+        for _, _, chunk in iter_chunks(batch, problem.num_samples, layout.chunk_size):
             # The last chunk is filled up with copies of its last example: they add nothing to a set.
-            gradients = flat_chunk(loss, params, chunk, selection)
-            reference = gradients[:1] if reference is None else reference
-            moved = gradients - reference
-            extremes = RunningExtremes.empty(num_draws, moved.dtype) if extremes is None else extremes
-            projections = random_projections(key, moved, num_draws=num_draws)
-            extremes = update_extremes(extremes, projections, jnp.linalg.norm(moved, axis=1))
-    padded = -(-num // chunk_size) * chunk_size
-    if extremes is None:
-        raise ValueError("Expected a path of at least one checkpoint, got none.")
+            arrays = problem.factors(params, chunk)
+            if layout.route == "jvp":
+                projections = project_by_jvp(problem, key, params, chunk, num_draws)
+            else:
+                projections = project_factors(problem, key, arrays, num_draws)
+            if reference is None:
+                reference = [array[:1] for array in arrays], projections[:1]
+            largest = jnp.maximum(largest, distances(problem, arrays, [0 * array for array in reference[0]]).max())
+            extremes = update_extremes(extremes, projections - reference[1], distances(problem, arrays, reference[0]))
+    padded = -(-problem.num_samples // layout.chunk_size) * layout.chunk_size
     found = width_from_extremes(extremes, max_points=length * padded)
+    num = problem.num_samples
     counts = found.counts.reshape(length, padded)
     counts = counts[:, :num].at[:, num - 1].add(counts[:, num:].sum(1)).reshape(-1)
-    return WidthEstimate(**{**found.__dict__, "counts": counts})
+    # Projections are subtracted, not gradients: their rounding is relative to the norms.
+    rounding = found.rounding + 32 * jnp.finfo(largest.dtype).eps * largest
+    return replace(found, counts=counts, rounding=rounding)
 
 
 class _Path:

@@ -6,7 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Int, Key
 
 DRAWS_PER_TILE = 64
 COORDINATES_PER_TILE = 16_384  # a tile of normals is 4 MiB in float32, whatever p and K are
@@ -59,3 +59,24 @@ def random_projections(key: Key[Array, ""], points: Float[Array, "n p"], *, num_
 
     blocks = jax.lax.map(block, jnp.arange(-(-num_draws // DRAWS_PER_TILE)))
     return jnp.moveaxis(blocks, 0, 1).reshape(num_points, -1)[:, :num_draws]
+
+
+def directions_of_leaf(
+    key: Key[Array, ""], draws: Int[Array, " D"], leaf: int | Int[Array, ""], shape: tuple[int, ...], dtype: DTypeLike
+) -> Float[Array, "D ..."]:
+    """Gaussian directions of one leaf: direction k of leaf l is drawn from ``fold_in(fold_in(key, k), l)``.
+
+    It depends neither on how samples and directions are cut into chunks nor on how it is multiplied.
+
+    Args:
+        key: Fixes all directions.
+        draws: Which of them.
+        leaf: Which leaf, counted among the gradient coordinates.
+        shape: Of the leaf.
+        dtype: Of the result.
+
+    Returns:
+        Standard normals, one direction after the other.
+    """
+    keys = jax.vmap(lambda k: jax.random.fold_in(jax.random.fold_in(key, k), leaf))(draws)
+    return jax.vmap(lambda k: jax.random.normal(k, shape, dtype))(keys)

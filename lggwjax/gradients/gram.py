@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from lggwjax.gradients.per_sample import flat_chunk, iter_chunks, prepare
-from lggwjax.gradients.selection import LossFn, Wrt
+from lggwjax.gradients.costs import default_memory
+from lggwjax.gradients.engine import Engine, Problem, pose
+from lggwjax.gradients.per_sample import checked_chunk, iter_chunks
+from lggwjax.gradients.products import cross_gram, path_products
+from lggwjax.gradients.selection import LossFn, Selection, Wrt
 
-_HIGHEST = jax.lax.Precision.HIGHEST
+MOVE_REFERENCE = 2**-5  # of the distance to the reference: steps shorter than that are taken relative to a nearer one
 
 
 def gradient_gram(
-    loss_fn: LossFn, params: PyTree, batch: PyTree, *, chunk_size: int | None = None, wrt: Wrt = None
+    loss_fn: LossFn,
+    params: PyTree,
+    batch: PyTree,
+    *,
+    wrt: Wrt = None,
+    chunk_size: int | None = None,
+    max_memory: int | None = None,
+    self_check: bool = True,
 ) -> Float[Array, "n n"]:
     r"""Inner products of the per-sample gradients at one point of parameter space.
 
     .. math:: K_{ij} = \langle \xi_i, \xi_j \rangle
 
+    From layer factors where the model has them: a dense layer costs its inputs' and its cotangents' inner products, and
+    no per-sample gradient is formed.
+
     Guarantees (up to rounding):
-        * Equal to the product of the per-sample gradients with their transpose, whatever the ``chunk_size``.
-        * At most ``chunk_size`` gradients are in memory; beyond one chunk, blocks of half a chunk are differentiated
-          again for each pair of blocks.
+        * Equal to the product of the per-sample gradients with their transpose, whatever ``chunk_size`` and
+          ``max_memory`` are.
+        * Where the factors of all n samples do not fit, those of two chunks are in memory, and each chunk is
+          differentiated again for each pair.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.
         params: Any pytree.
         batch: n examples along the leading axis.
-        chunk_size: Gradients held at once; by default what fits half a GiB.
         wrt: Which leaves are gradient coordinates; by default all floating ones.
+        chunk_size: Examples differentiated at once; by default what fits ``max_memory``.
+        max_memory: Bytes that may be used on top of what is there; by default a quarter of the host's memory or half
+            of an accelerator's.
+        self_check: Compare the factors with ``vmap(grad)`` on two samples, once for each loss and shape.
 
     Returns:
         The Gram matrix, in squared loss per squared unit of parameter.
 
     Raises:
-        ValueError: See :func:`lggwjax.per_sample_gradients`; if n gradients do not fit, ``chunk_size >= 2`` is needed.
+        ValueError: See :func:`lggwjax.per_sample_gradients`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -45,44 +65,146 @@ def gradient_gram(
         >>> gradient_gram(loss, jnp.zeros(2), jnp.array([[1.0, 0.0], [1.0, 1.0]])).tolist()
         [[1.0, 1.0], [1.0, 2.0]]
     """
-    selection, loss, num, chunk_size = prepare(loss_fn, params, batch, wrt, chunk_size)
-    if num <= chunk_size:
-        return inner_products(*(flat_chunk(loss, params, batch, selection),) * 2)
-    if chunk_size < 2:
-        raise ValueError(f"Expected chunk_size >= 2 for {num} examples, got {chunk_size}. A block needs a pair.")
-    gram = jnp.zeros((num, num))
-    chunks = list(iter_chunks(batch, num, chunk_size // 2))
-    for row, (start, count, chunk) in enumerate(chunks):
-        left = flat_chunk(loss, params, chunk, selection)
-        for other_start, other_count, other in chunks[row:]:
-            right = left if other_start == start else flat_chunk(loss, params, other, selection)
-            block = inner_products(left, right)[:count, :other_count]
-            gram = (
-                gram.astype(block.dtype).at[start : start + count, other_start : other_start + other_count].set(block)
-            )
-            gram = gram.at[other_start : other_start + other_count, start : start + count].set(block.T)
-    return gram
+    problem = pose(loss_fn, params, batch, wrt, self_check=self_check)
+    return cloud_gram(problem, [params], batch, chunk_size, max_memory)
+
+
+def cloud_gram(
+    problem: Problem, path: Iterable[PyTree], batch: PyTree, chunk_size: int | None, max_memory: int | None
+) -> Float[Array, "N N"]:
+    """Inner products between the gradients of all samples at all checkpoints.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        path: T checkpoints.
+        batch: n examples.
+        chunk_size: Examples differentiated at once, or None.
+        max_memory: Bytes, or None.
+
+    Returns:
+        The Gram matrix of N = T n gradients, checkpoint by checkpoint.
+    """
+    num, length = problem.num_samples, sum(1 for _ in path)
+    if not problem.engine.held:
+        return jnp.zeros((num * length,) * 2)  # the loss does not depend on its parameters
+    layout = gram_layout(problem.engine, num * length, chunk_size, max_memory)
+    chunk_size = min(layout.chunk_size, num)
+
+    def blocks():
+        at = 0
+        for params in path:
+            for start, count, chunk in iter_chunks(batch, num, chunk_size):
+                yield at + start, count, (params, chunk)
+            at += num
+
+    kept: dict[int, list[Array]] = {}
+    rows = []
+    for start, count, where in blocks():
+        left = [array[:count] for array in problem.factors(*where)]
+        row = []
+        for other, other_count, other_where in blocks():
+            if other > start:
+                break
+            right = left if other == start else kept.get(other)
+            if right is None:
+                right = [array[:other_count] for array in problem.factors(*other_where)]
+            row.append(cross_gram(problem.engine.held, left, right))
+        rows.append(row)
+        if layout.keep:
+            kept[start] = left
+    return _assembled(rows)
+
+
+def _assembled(rows: list[list[Array]]) -> Float[Array, "N N"]:
+    """The whole matrix from the blocks on and below its diagonal."""
+    if len(rows) == 1:
+        return rows[0][0]
+    above = [[rows[j][i].T for j in range(i + 1, len(rows))] for i in range(len(rows))]
+    return jnp.concatenate([jnp.concatenate([*row, *rest], 1) for row, rest in zip(rows, above, strict=True)])
+
+
+class GramLayout(NamedTuple):
+    """How a Gram matrix is cut into blocks.
+
+    Attributes:
+        chunk_size: Samples differentiated at once.
+        keep: Whether the factors of all samples are kept; if not, each block differentiates again.
+        memory: Bytes predicted, result included.
+    """
+
+    chunk_size: int
+    keep: bool
+    memory: int
+
+
+def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_memory: int | None) -> GramLayout:
+    """Cut a Gram matrix into blocks that fit.
+
+    Args:
+        engine: Gives bytes a sample.
+        num_points: Gradients in all.
+        chunk_size: What the caller asks for, or None.
+        max_memory: Bytes, or None for the default share.
+
+    Returns:
+        The largest chunks that fit, with all factors kept if these fit too.
+
+    Raises:
+        ValueError: If ``chunk_size < 1``.
+    """
+    budget = default_memory() if max_memory is None else max_memory
+    result = 3 * 4 * num_points**2
+    sizes = engine.sizes
+    left = budget - result
+    keep = sizes.held * num_points <= left - sizes.peak
+    fitting = (left - (sizes.held * num_points if keep else 0)) // (sizes.peak + (0 if keep else 2 * sizes.held))
+    chunk = checked_chunk(chunk_size, num_points, max(1, fitting))
+    held = sizes.held * (num_points if keep else 2 * chunk)
+    scratch = engine.pair_scratch(min(chunk, num_points), num_points if keep else chunk)
+    return GramLayout(chunk, keep, result + held + max(sizes.peak * chunk, scratch))
+
+
+class PathGrams(NamedTuple):
+    """Per-sample Gram matrices of the differences along a path.
+
+    Attributes:
+        grams: One T x T matrix a sample.
+        references: For each checkpoint the one it is taken relative to; the first is its own.
+    """
+
+    grams: Float[Array, "n T T"]
+    references: tuple[int, ...]
 
 
 def path_grams(
-    loss_fn: LossFn, path: Iterable[PyTree], batch: PyTree, *, chunk_size: int | None = None, wrt: Wrt = None
-) -> Float[Array, "n T T"]:
-    r"""Per-sample Gram matrices of the gradients along a path, relative to its first checkpoint.
+    loss_fn: LossFn,
+    path: Iterable[PyTree],
+    batch: PyTree,
+    *,
+    wrt: Wrt = None,
+    chunk_size: int | None = None,
+    max_memory: int | None = None,
+    self_check: bool = True,
+) -> PathGrams:
+    r"""Per-sample Gram matrices of the gradients along a path, relative to reference checkpoints of it.
 
-    .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_0), \, \xi_i(\theta_t) - \xi_i(\theta_0) \rangle
+    .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_{r_s}), \, \xi_i(\theta_t) - \xi_i(\theta_{r_t}) \rangle
 
     Their mean over samples is the Gram matrix of the stacked gradient set. The subtraction comes before the product:
-    for checkpoints 1e-3 apart a float32 Gram matrix of the gradients themselves is off by 20% in the squared distances.
+    for checkpoints 1e-3 apart a float32 Gram matrix of the gradients themselves is off by 20% in the squared distances. The
+    reference is the first checkpoint until a step is short against the distance to it, then the one before the step.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.
         path: T checkpoints of one structure; read once for each chunk of samples.
         batch: n examples along the leading axis.
-        chunk_size: Samples whose gradients at all T checkpoints are held at once.
         wrt: Which leaves are gradient coordinates; by default all floating ones.
+        chunk_size: Samples whose factors at all T checkpoints are held at once; by default what fits ``max_memory``.
+        max_memory: Bytes that may be used on top of what is there.
+        self_check: See :func:`gradient_gram`.
 
     Returns:
-        One T x T matrix a sample, each with row and column 0 equal to zero.
+        One T x T matrix a sample, its row and column 0 equal to zero, and the references.
 
     Raises:
         ValueError: See :func:`lggwjax.per_sample_gradients`.
@@ -91,37 +213,84 @@ def path_grams(
         >>> import jax.numpy as jnp
         >>> def loss(w, x): return 0.5 * (w @ x) ** 2
         >>> path = [jnp.zeros(2), jnp.ones(2)]
-        >>> path_grams(loss, path, jnp.array([[1.0, 0.0]])).tolist()
+        >>> path_grams(loss, path, jnp.array([[1.0, 0.0]])).grams.tolist()
         [[[0.0, 0.0], [0.0, 1.0]]]
     """
     checkpoints = list(path) if isinstance(path, list | tuple) else path
-    first = next(iter(checkpoints))
-    length = sum(1 for _ in checkpoints)
-    selection, loss, num, chunk_size = prepare(loss_fn, first, batch, wrt, chunk_size, copies=length + 1)
+    problem = pose(loss_fn, next(iter(checkpoints)), batch, wrt, self_check=self_check)
+    references = moving_references(checkpoints, problem.selection)
+    num, length = problem.num_samples, len(references)
+    if not problem.engine.held:
+        return PathGrams(jnp.zeros((num, length, length)), references)
+    chunk_size = path_layout(problem.engine, num, length, chunk_size, max_memory).chunk_size
     grams = []
     for _, count, chunk in iter_chunks(batch, num, chunk_size):
-        reference, moved = None, []
-        for params in checkpoints:
-            gradients = flat_chunk(loss, params, chunk, selection)
-            reference = gradients if reference is None else reference
-            moved.append(gradients - reference)
-        grams.append(_grams_of_chunk(moved)[:count])
-    return jnp.concatenate(grams)
+        steps = [problem.factors(params, chunk) for params in checkpoints]
+        grams.append(path_products(problem.engine.held, steps, references)[:count])
+    return PathGrams(grams[0] if len(grams) == 1 else jnp.concatenate(grams), references)
+
+
+def path_layout(
+    engine: Engine, num_samples: int, length: int, chunk_size: int | None, max_memory: int | None
+) -> GramLayout:
+    """Cut the samples of a path into chunks that fit, all T checkpoints of a chunk at once.
+
+    Args:
+        engine: Gives bytes a sample.
+        num_samples: n.
+        length: T.
+        chunk_size: What the caller asks for, or None.
+        max_memory: Bytes, or None for the default share.
+
+    Returns:
+        The layout; ``keep`` is always true.
+
+    Raises:
+        ValueError: If ``chunk_size < 1``.
+    """
+    budget = default_memory() if max_memory is None else max_memory
+    sizes = engine.sizes
+    result = 2 * 4 * num_samples * length**2
+    one = sizes.held * length + max(sizes.peak, engine.path_scratch(1, length))
+    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - result) // one))
+    scratch = engine.path_scratch(chunk, length)
+    return GramLayout(chunk, True, result + sizes.held * length * chunk + max(sizes.peak * chunk, scratch))
+
+
+def moving_references(path: Iterable[PyTree], selection: Selection) -> tuple[int, ...]:
+    """Choose what each checkpoint's gradients are taken relative to, by distances between parameters.
+
+    In float32 the distance of two checkpoints is lost when it is small against their distance to the reference. Inside a
+    trace nothing is known, and the reference stays the first checkpoint.
+
+    Args:
+        path: T checkpoints.
+        selection: Gradient coordinates.
+
+    Returns:
+        T indices, each at most its own; the first is 0.
+    """
+    references: list[int] = []
+    reference = previous = None
+    current = 0
+    for index, params in enumerate(path):
+        leaves = selection.split(params)[0]
+        if reference is None or any(isinstance(leaf, Tracer) for leaf in leaves):
+            reference = previous = leaves
+            references.append(0)
+            continue
+        step, distance = map(float, np.asarray(_distances(leaves, previous, reference)))
+        if step < MOVE_REFERENCE * distance:
+            reference, current = previous, index - 1
+        previous = leaves
+        references.append(current)
+    return tuple(references)
 
 
 @jax.jit
-def inner_products(left: Float[Array, "n p"], right: Float[Array, "m p"]) -> Float[Array, "n m"]:
-    """Products of rows in full precision: the default of accelerators would leave three digits."""
-    return jnp.einsum("ip,jp->ij", left, right, precision=_HIGHEST)
+def _distances(leaves: list[Array], previous: list[Array], reference: list[Array]) -> Float[Array, " 2"]:
+    def distance(others: list[Array]) -> Array:
+        squares = [jnp.sum((a.astype(jnp.float32) - b) ** 2) for a, b in zip(leaves, others, strict=True)]
+        return jnp.sqrt(sum(squares))  # pyright: ignore[reportArgumentType]
 
-
-@jax.jit
-def sample_products(left: Float[Array, "n p"], right: Float[Array, "n p"]) -> Float[Array, " n"]:
-    """Products of each row with the row of the same sample."""
-    return jnp.einsum("ip,ip->i", left, right, precision=_HIGHEST)
-
-
-@jax.jit
-def _grams_of_chunk(moved: list[Float[Array, "c p"]]) -> Float[Array, "c T T"]:
-    stacked = jnp.stack(moved, axis=1)
-    return jnp.einsum("isp,itp->ist", stacked, stacked, precision=_HIGHEST)
+    return jnp.stack([distance(previous), distance(reference)])

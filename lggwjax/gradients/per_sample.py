@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
-from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batch_size, check_loss, select
+from lggwjax.gradients.engine import pose
+from lggwjax.gradients.selection import LossFn, Wrt
 
-CHUNK_BYTES = 2**29  # gradients held at once when the caller does not choose
+CHUNK_BYTES = 2**29  # gradients computed at once when the caller does not choose
 
 
 def per_sample_gradients(
@@ -49,42 +48,26 @@ def per_sample_gradients(
         >>> per_sample_gradients(loss, {"w": jnp.ones(3)}, batch)["w"].shape
         (3, 3)
     """
-    selection, loss, num_samples, chunk_size = prepare(loss_fn, params, batch, wrt, chunk_size)
+    problem = pose(loss_fn, params, batch, wrt, self_check=False)
+    held = sum(layer.size for layer in problem.engine.layers) * 4
+    chunk_size = checked_chunk(chunk_size, problem.num_samples, max(1, CHUNK_BYTES // max(held, 1)))
     chunks = [
-        [leaf[:count] for leaf in _chunk_gradients(loss, params, chunk, selection)]
-        for _, count, chunk in iter_chunks(batch, num_samples, chunk_size)
+        [leaf[:count] for leaf in problem.engine.gradients(problem.loss, params, chunk)]
+        for _, count, chunk in iter_chunks(batch, problem.num_samples, chunk_size)
     ]
-    return selection.tree([jnp.concatenate(leaves) for leaves in zip(*chunks, strict=True)])
+    leaves = chunks[0] if len(chunks) == 1 else [jnp.concatenate(leaves) for leaves in zip(*chunks, strict=True)]
+    return problem.selection.tree(leaves)
 
 
-def prepare(
-    loss_fn: LossFn, params: PyTree, batch: PyTree, wrt: Wrt, chunk_size: int | None, copies: int = 1
-) -> tuple[Selection, Partial, int, int]:
-    """Check what every public function is given.
-
-    Args:
-        loss_fn: The loss.
-        params: Its parameters.
-        batch: Examples along the leading axis.
-        wrt: See :func:`lggwjax.gradients.selection.select`.
-        chunk_size: Examples at once, or None for what fits.
-        copies: Gradients that will be held for each example of a chunk.
-
-    Returns:
-        The selection, the loss as a ``Partial``, n and the chunk size, at most n.
+def checked_chunk(chunk_size: int | None, num_samples: int, fitting: int) -> int:
+    """The chunk size a caller asked for, or the one that fits; at most n.
 
     Raises:
-        ValueError: See :func:`per_sample_gradients`.
+        ValueError: If ``chunk_size < 1``.
     """
-    loss = as_partial(loss_fn)
-    selection, num_samples = select(params, wrt), batch_size(batch)
-    check_loss(loss, params, batch)
-    if chunk_size is None:
-        held = sum(leaf.size * leaf.dtype.itemsize for leaf in map(jnp.asarray, selection.split(params)[0]))
-        chunk_size = max(1, CHUNK_BYTES // (held * copies))
-    if chunk_size < 1:
+    if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"Expected chunk_size >= 1, got {chunk_size}.")
-    return selection, loss, num_samples, min(chunk_size, num_samples)
+    return min(fitting if chunk_size is None else chunk_size, num_samples)
 
 
 def iter_chunks(batch: PyTree, num_samples: int, chunk_size: int) -> Iterator[tuple[int, int, Any]]:
@@ -97,50 +80,10 @@ def iter_chunks(batch: PyTree, num_samples: int, chunk_size: int) -> Iterator[tu
     """
     for start in range(0, num_samples, chunk_size):
         count = min(chunk_size, num_samples - start)
-        if count == chunk_size:
+        if count == num_samples:
+            yield start, count, batch
+        elif count == chunk_size:
             yield start, count, jax.tree.map(lambda x, s=start: x[s : s + chunk_size], batch)
         else:
             index = jnp.minimum(jnp.arange(start, start + chunk_size), num_samples - 1)
             yield start, count, jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], batch)
-
-
-@partial(jax.jit, static_argnames="selection")
-def _chunk_gradients(loss: Partial, params: PyTree, batch: PyTree, selection: Selection) -> list[Array]:
-    coordinates, others = selection.split(params)
-
-    def of_coordinates(coordinates, example):
-        return loss(selection.merge(coordinates, others), example)
-
-    return jax.vmap(jax.grad(of_coordinates), in_axes=(None, 0))(coordinates, batch)
-
-
-@partial(jax.jit, static_argnames="selection")
-def flat_chunk(loss: Partial, params: PyTree, batch: PyTree, selection: Selection) -> Float[Array, "c p"]:
-    """Per-sample gradients of one chunk as rows: the leaves that are gradient coordinates, one after another."""
-    leaves = _chunk_gradients(loss, params, batch, selection)
-    dtype = jnp.result_type(*leaves)
-    # Half-precision gradients are multiplied in float32: a Gram matrix in bfloat16 has two digits.
-    dtype = jnp.promote_types(dtype, jnp.float32)
-    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in leaves], axis=1)
-
-
-def flat_gradients(
-    loss: Partial, params: PyTree, batch: PyTree, selection: Selection, chunk_size: int
-) -> Float[Array, "n p"]:
-    """Per-sample gradients of a whole batch as rows.
-
-    Args:
-        loss: From :func:`lggwjax.gradients.selection.as_partial`.
-        params: Parameters.
-        batch: n examples.
-        selection: Gradient coordinates.
-        chunk_size: Examples at once.
-
-    Returns:
-        One gradient a row; the block that the callers of this function have planned for.
-    """
-    num_samples = batch_size(batch)
-    rows = [
-        flat_chunk(loss, params, c, selection)[:count] for _, count, c in iter_chunks(batch, num_samples, chunk_size)
-    ]
-    return rows[0] if len(rows) == 1 else jnp.concatenate(rows)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Float, PyTree
 
+from lggwjax.jaxprs import PLAIN_CALLS, REMAT_CALLS, apply_equation, called_jaxpr, holds, inner_jaxprs
+
 _PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
-# Equations that only call another jaxpr once, on exactly their own operands, are read in place; a scan or a cond cannot
-# be: what it holds runs many times, or never. Those with a derivative of their own are opened only where they hold a
-# product, since opening them loses that derivative.
-_PLAIN_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call"})
-_CALLS = _PLAIN_CALLS | {"custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2"}
+# Plain calls are read in place; a scan or a cond cannot be: what it holds runs many times, or never. Calls with a
+# derivative of their own are opened only where they hold a product, since opening them loses that derivative.
+_CALLS = PLAIN_CALLS | REMAT_CALLS | {"custom_jvp_call", "custom_vjp_call"}
 
 
 class _Tagged(NamedTuple):
@@ -105,11 +105,9 @@ def _evaluate(jaxpr: Jaxpr, consts: list, arguments: list[_Tagged], found: _Foun
         operands = [read(atom) for atom in eqn.invars]
         if eqn.primitive.name in _PRODUCTS:
             _note_product(operands, found)
-        holds_product = any(_holds_product(inner) for inner in _inner_jaxprs(eqn))
-        if eqn.primitive.name in _PLAIN_CALLS or (holds_product and eqn.primitive.name in _CALLS):
-            inner = next(value for value in eqn.params.values() if isinstance(value, (ClosedJaxpr, Jaxpr)))
-            inner, inner_consts = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, [])
-            outputs = _evaluate(inner, inner_consts, operands, found)
+        holds_product = any(holds(inner, *_PRODUCTS) for inner in inner_jaxprs(eqn))
+        if eqn.primitive.name in PLAIN_CALLS or (holds_product and eqn.primitive.name in _CALLS):
+            outputs = _evaluate(*called_jaxpr(eqn), operands, found)
         else:
             if holds_product and any(o.from_params for o in operands) and any(o.from_data for o in operands):
                 found.operand, found.obstacle = None, f"one inside the jax primitive '{eqn.primitive.name}'"
@@ -125,33 +123,6 @@ def _note_product(operands: list[_Tagged], found: _Found) -> None:
 
 
 def _apply(jaxpr: Jaxpr, eqn: JaxprEqn, operands: list[_Tagged]) -> list[_Tagged]:
-    """Evaluate one equation of a jaxpr as it stands, so that custom derivatives inside it stay what they are."""
-    # By way of a jaxpr of this one equation: how an equation's parameters are bound differs between jax versions.
-    variables = {
-        atom: operand.value for atom, operand in zip(eqn.invars, operands, strict=True) if not isinstance(atom, Literal)
-    }
-    alone = jaxpr.replace(
-        constvars=[],
-        invars=list(variables),
-        outvars=eqn.outvars,
-        eqns=[eqn],
-        effects=eqn.effects,
-        debug_info=jaxpr.debug_info.with_unknown_names(),
-    )
-    results = jaxpr_as_fun(ClosedJaxpr(alone, ()))(*variables.values())
+    results = apply_equation(jaxpr, eqn, [operand.value for operand in operands])
     from_params, from_data = any(o.from_params for o in operands), any(o.from_data for o in operands)
     return [_Tagged(value, from_params, from_data) for value in results]
-
-
-def _inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    for value in eqn.params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, (ClosedJaxpr, Jaxpr)):
-                yield item.jaxpr if isinstance(item, ClosedJaxpr) else item
-
-
-def _holds_product(jaxpr: Jaxpr) -> bool:
-    return any(
-        eqn.primitive.name in _PRODUCTS or any(_holds_product(inner) for inner in _inner_jaxprs(eqn))
-        for eqn in jaxpr.eqns
-    )

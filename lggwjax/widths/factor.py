@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -61,7 +62,7 @@ def factor_gram(gram: Float[Array, "N N"]) -> Factor:
 
 
 @jax.jit
-def factor_moved_gram(gram: Float[Array, "N N"]) -> Factor:
+def factor_moved_gram(gram: Float[Array, "N N"], ancestors: Float[Array, "N N"] | None = None) -> Factor:
     """Factor the Gram matrix of points whose first is the origin: Cholesky in order of arrival.
 
     The matrix is scaled to unit diagonal, so that points near the origin keep their own relative accuracy, and shifted
@@ -70,7 +71,9 @@ def factor_moved_gram(gram: Float[Array, "N N"]) -> Factor:
     dropped.
 
     Args:
-        gram: Inner products relative to the first point: row and column 0 are zero.
+        gram: Inner products relative to the first point, or each relative to its reference: row and column 0 are zero.
+        ancestors: From :func:`ancestor_matrix` where a point's reference is not the first; short differences far from
+            the first point then keep their accuracy.
 
     Returns:
         The factor; N - 1 columns, or one for a single point.
@@ -94,8 +97,34 @@ def factor_moved_gram(gram: Float[Array, "N N"]) -> Factor:
     rows = lengths[:, None] * lower
     if gram.shape[0] > 1:
         rows = jnp.concatenate([jnp.zeros((1, num), gram.dtype), rows])
+    if ancestors is not None:
+        rows = jnp.einsum("ab,bd->ad", ancestors.astype(rows.dtype), rows, precision=_HIGHEST)
+        gram = jnp.einsum("ad,bd->ab", rows, rows, precision=_HIGHEST)
     norm = jnp.sqrt(jnp.maximum(jnp.max(jnp.diagonal(gram)), 0))
     return Factor(rows, jnp.sqrt(_squared_distances(gram).max()), norm)
+
+
+def ancestor_matrix(references: Sequence[int], size: int | None = None) -> np.ndarray | None:
+    """Which differences add up to each point: its own, its reference's, and so on back to the first point.
+
+    Args:
+        references: For each point the one its difference is taken from; at most its own index, the first its own.
+        size: Rows and columns, at least the number of points; points that have not arrived stand for themselves.
+
+    Returns:
+        A matrix of zeros and ones; None where every reference is the first point and no size is given.
+
+    Example:
+        >>> ancestor_matrix([0, 0, 1]).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
+    """
+    if size is None and not any(references):
+        return None
+    matrix = np.eye(size or len(references), dtype=np.float32)
+    for index, reference in enumerate(references):
+        if reference != index:
+            matrix[index] += matrix[reference] * (reference != 0)
+    return matrix
 
 
 def _squared_distances(gram: Float[Array, "N N"]) -> Float[Array, "N N"]:
@@ -118,6 +147,13 @@ def require_gram(gram: Float[Array, "N N"]) -> None:
         raise ValueError("Expected a positive semidefinite Gram matrix, got one that no points can have.")
 
 
+def is_narrow(factor: Factor, dtype: jnp.dtype) -> bool:
+    """Whether float32 has lost the distances to the norms; inside a trace nothing is known, and the answer is no."""
+    if isinstance(factor.rows, Tracer) or dtype != jnp.float32:
+        return False
+    return 0 < float(factor.diameter) ** 2 < NARROW * float(factor.norm) ** 2
+
+
 def check_factor(factor: Factor, dtype: jnp.dtype) -> None:
     """Warn where float32 has lost the distances to the norms; refuse a matrix that is indefinite for no such reason.
 
@@ -125,7 +161,7 @@ def check_factor(factor: Factor, dtype: jnp.dtype) -> None:
     """
     if isinstance(factor.rows, Tracer):
         return
-    if dtype == jnp.float32 and 0 < float(factor.diameter) ** 2 < NARROW * float(factor.norm) ** 2:
+    if is_narrow(factor, dtype):
         warnings.warn(
             "The points differ by less than 1% of their norm: a float32 Gram matrix has lost most of their distances. "
             "Subtract one point from all before multiplying (lggw and gaussian_width do), or use float64.",

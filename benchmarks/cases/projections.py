@@ -1,0 +1,97 @@
+"""projections: the per-sample gradients of a fully connected network on Gaussian directions that are never stored.
+
+The limits: the machine's own time for as many normals, and for matrix products of the same size. The slower of the two
+cannot be beaten by any method that draws all normals and multiplies by them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lggwjax
+from benchmarks.harness import OURS, Bar, Bench, Report, Row
+from benchmarks.machine import NORMALS, PRODUCTS, normal_limit, product_limit
+from benchmarks.problems import InJax, Problem, in_jax
+from benchmarks.tables import seconds_text
+from benchmarks.worker import Subject
+
+PROBLEMS = {
+    "tiny": Problem("ffn", 24, (20,), widths=(16, 16)),
+    "full": Problem("ffn", 512, (784,), widths=(512, 512)),
+}
+DRAWS = {"tiny": 64, "full": 256}
+CHUNK_SAMPLES = 64
+CHUNK_NORMALS = 64 * 16_384
+
+
+def ours(key: jax.Array, given: InJax, num_draws: int) -> jax.Array:
+    """Project all samples' gradients on ``num_draws`` directions: the call that is measured."""
+    parts = []
+    for start in range(0, len(given.batch["y"]), CHUNK_SAMPLES):
+        chunk = jax.tree.map(lambda a, s=start: a[s : s + CHUNK_SAMPLES], given.batch)
+        tree = lggwjax.per_sample_gradients(given.loss_fn, given.path[0], chunk, wrt=given.wrt)
+        rows = _flat(jax.tree.leaves(tree))
+        parts.append(lggwjax.gradients.random_projections(key, rows, num_draws=num_draws))
+    return jnp.concatenate(parts)
+
+
+def chunk_bytes(num_parameters: int, num_samples: int) -> int:
+    """Memory of the two chunks that :func:`ours` holds: of gradients, and of directions."""
+    return 4 * (min(CHUNK_SAMPLES, num_samples) * num_parameters + CHUNK_NORMALS)
+
+
+@jax.jit
+def _flat(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+
+
+def subject(file: str, num_draws: int) -> Subject:
+    """The measured call, beside the machine's normals and products."""
+    given = in_jax(file)
+    key, num_samples = jax.random.key(0), len(given.batch["y"])
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(given.path[0]["params"]))
+    limits = {PRODUCTS: product_limit(num_samples, 16_384, num_draws), NORMALS: normal_limit()}
+
+    def facts(projections: jax.Array) -> dict[str, float]:
+        gram = lggwjax.gradient_gram(given.loss_fn, given.path[0], given.batch, wrt=given.wrt)
+        # Mean over directions of |projections|^2 is the trace; its variance is 2 |Gram|^2 / K.
+        error = float((projections**2).sum() / num_draws - jnp.trace(gram))
+        apart = abs(error) / float(jnp.linalg.norm(gram) * np.sqrt(2 / num_draws))
+        return {"standard_errors_apart": apart, "chunk_bytes": chunk_bytes(num_parameters, num_samples)}
+
+    return Subject(lambda: ours(key, given, num_draws), limits, facts)
+
+
+def run(bench: Bench) -> Report:
+    """Measure the projections beside the two limits."""
+    problem, num_draws = bench.problem(bench.pick(PROBLEMS)), bench.pick(DRAWS)
+    row = bench.start(OURS, "benchmarks.cases.projections:subject", problem, num_draws=num_draws)
+    apart = row.fact("standard_errors_apart")
+    if apart is not None and not apart < 5:
+        row.note = f"not timed: projections are {apart:.0f} standard errors from the gradients' norms"
+    bench.race(row)
+    notes: list[str] = []
+    share = _share(row, problem, num_draws, notes)
+    memory, chunks = row.found.get("bytes"), row.fact("chunk_bytes")
+    of_chunks = memory / chunks if memory is not None and chunks else None
+    bars = [
+        Bar("speed, as a share of the slower limit", share, 0.7, ">=", "", missing=row.note),
+        Bar("peak memory / the two chunks", of_chunks, 1, "<=", missing=row.note or "no memory figures here"),
+    ]
+    return Report("projections", f"{problem}, K = {num_draws}", [row], bars, notes)
+
+
+def _share(row: Row, problem: Any, num_draws: int, notes: list[str]) -> float | None:
+    seconds, products, normals = row.seconds(), row.rate(PRODUCTS), row.rate(NORMALS)
+    if seconds is None or products is None or normals is None:
+        return None
+    count = num_draws * problem.num_parameters
+    of_normals, of_products = count / normals, 2 * count * problem.problem.num_samples / products
+    notes.append(
+        f"the same normals take {seconds_text(of_normals)}, the same matrix products {seconds_text(of_products)}"
+    )
+    return max(of_normals, of_products) / seconds

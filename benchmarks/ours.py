@@ -1,0 +1,64 @@
+"""The library's own calls as subjects, with the limits that they are held to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+import lggwjax
+from benchmarks import machine
+from benchmarks.problems import InJax, in_jax
+from benchmarks.worker import Limit, Subject
+
+GRADIENTS = "batched gradients"
+
+
+def gram(file: str) -> Subject:
+    """``gradient_gram`` at the first checkpoint; limit: one batched gradient."""
+    given = in_jax(file)
+    params = given.path[0]
+
+    def call() -> jax.Array:
+        return lggwjax.gradient_gram(given.loss_fn, params, given.batch, wrt=given.wrt)
+
+    limits = {GRADIENTS: Limit(lambda: given.batch_gradient(params)), **machine.rates()}
+    return Subject(call, limits, facts=lambda _: plan_facts(given, "gram"), check=lambda result: result)
+
+
+def width(file: str, kind: str, tolerance: float | None = None, check_samples: int | None = None) -> Subject:
+    """``lggw`` along the path, all included; limit: one batched gradient for each checkpoint.
+
+    Args:
+        file: The problem's.
+        kind: ``union`` or ``stacked``.
+        tolerance: Relative standard error asked for; by default the library's number of draws.
+        check_samples: On how many samples the rivals must agree on the Gram matrix behind the width.
+    """
+    given = in_jax(file)
+    key = jax.random.key(0)
+
+    def call() -> Any:
+        path, batch = given.path, given.batch
+        return lggwjax.lggw(key, given.loss_fn, path, batch, kind, tolerance=tolerance, wrt=given.wrt)
+
+    def facts(found: Any) -> dict[str, Any]:
+        numbers = {"value": float(found.value), "stderr": float(found.stderr), "num_draws": int(found.num_draws)}
+        return numbers | plan_facts(given, kind, num_draws=int(found.num_draws))
+
+    def matrix(_: Any) -> jax.Array:
+        some = jax.tree.map(lambda a: a[:check_samples], given.batch)
+        if kind == "union":
+            return lggwjax.gradient_gram(given.loss_fn, given.path[0], some, wrt=given.wrt)
+        return lggwjax.gradients.path_grams(given.loss_fn, given.path, some, wrt=given.wrt).mean(0)
+
+    limits = {GRADIENTS: Limit(lambda: [given.batch_gradient(params) for params in given.path]), **machine.rates()}
+    return Subject(call, limits, facts, matrix if check_samples else None)
+
+
+def plan_facts(given: InJax, kind: str, **options: Any) -> dict[str, Any]:
+    """What the library predicts: peak bytes and the flops of its matrix products; nothing if it has no planner."""
+    if not hasattr(lggwjax, "plan"):
+        return {}
+    plan = lggwjax.plan(given.loss_fn, given.path, given.batch, kind, wrt=given.wrt, **options)
+    return {"plan_bytes": int(plan.memory), "plan_flops": float(sum(leaf.flops for leaf in plan.leaves))}

@@ -1,0 +1,218 @@
+"""Inner products of per-sample gradients from their factors, leaf by leaf, by the cheapest route."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from lggwjax.gradients.costs import WORKING_BYTES, cheapest, pair_costs, path_costs
+from lggwjax.gradients.engine import Held
+from lggwjax.gradients.forms import HIGHEST, Operands, Product
+
+
+def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) -> Float[Array, "n m"]:
+    """Inner products between the gradients of two chunks, each given by its factors.
+
+    Args:
+        held: What the factors are, from the engine.
+        left: Arrays of one pass; n samples.
+        right: Arrays of the same or another pass; m samples.
+
+    Returns:
+        The block of the Gram matrix.
+    """
+    own = [(left[h.places[0]], right[h.places[0]]) for h in held if h.product is None]
+    total = _rows_gram([a for a, _ in own], [b for _, b in own]) if own else 0
+    for item in held:
+        if item.product is None:
+            continue
+        pair = item.operands(left), item.operands(right)
+        num_left, num_right = left[0].shape[0], right[0].shape[0]
+        costs = pair_costs(item.product, num_left, num_right)
+        if cheapest(costs) == "activations":
+            block = _by_row_blocks(item.product, *pair, costs["activations"].memory)
+        else:
+            pieces = _pieces(costs["contracted"].memory, item.product)
+            block = _contracted(item.product, *pair, pieces, left is right)
+        total = total + block
+    return total  # pyright: ignore[reportReturnType]
+
+
+def _pieces(memory: float, product: Product) -> int:
+    """Into how many parts the outputs are cut so that one part fits the scratch."""
+    outputs = product.dims[-1]
+    wanted = min(outputs, math.ceil(memory / WORKING_BYTES))
+    return next(pieces for pieces in range(wanted, outputs + 1) if outputs % pieces == 0)
+
+
+@jax.jit
+def _rows_gram(left: list[Float[Array, "n q"]], right: list[Float[Array, "m q"]]) -> Float[Array, "n m"]:
+    return sum(jnp.einsum("ip,jp->ij", a, b, precision=HIGHEST) for a, b in zip(left, right, strict=True))  # pyright: ignore[reportReturnType]
+
+
+def _by_row_blocks(product: Product, left: list[Operands], right: list[Operands], memory: float) -> Array:
+    num = left[0][0].shape[0]
+    blocks = min(num, math.ceil(memory / WORKING_BYTES))
+    if blocks == 1:
+        return _activations(product, left, right)
+    size = math.ceil(num / blocks)
+    rows = [
+        _activations(product, jax.tree.map(lambda x, s=start: x[s : s + size], left), right)
+        for start in range(0, num, size)
+    ]
+    return jnp.concatenate(rows)
+
+
+@partial(jax.jit, static_argnames="product")
+def _activations(product: Product, left: list[Operands], right: list[Operands]) -> Float[Array, "n m"]:
+    """Sum over positions of (inputs with inputs) times (cotangents with cotangents)."""
+    columns = product.cotangents(left), product.cotangents(right)
+    rows = zip(product.inputs(left), product.inputs(right), strict=True)
+    if product.dims[2] == 1 and product.dims[0] == 1 and not product.is_lookup:
+        overlaps = sum(jnp.einsum("ni,mi->nm", a[:, 0, 0], b[:, 0, 0], precision=HIGHEST) for a, b in rows)
+        return overlaps * jnp.einsum("no,mo->nm", columns[0][:, 0, 0], columns[1][:, 0, 0], precision=HIGHEST)
+    if product.is_lookup:
+        (first, second), *_ = rows
+        same = first[None, :, :, None, None] == second[None, None, None, :, :]
+        overlaps = (same & (first >= 0)[None, :, :, None, None]).astype(columns[0].dtype)
+    else:
+        overlaps = sum(jnp.einsum("nbsi,mbti->bnsmt", a, b, precision=HIGHEST) for a, b in rows)
+    products = jnp.einsum("nbso,mbto->bnsmt", *columns, precision=HIGHEST)
+    return jnp.sum(overlaps * products, axis=(0, 2, 4))
+
+
+@partial(jax.jit, static_argnames=("product", "pieces", "same"))
+def _contracted(
+    product: Product, left: list[Operands], right: list[Operands], pieces: int, same: bool
+) -> Float[Array, "n m"]:
+    """Gradient blocks of one kernel offset and one part of the outputs at a time, multiplied and let go."""
+    total = jnp.zeros((), product.cotangents(left).dtype)
+    for part in range(pieces):
+        first = list(_parts(product, left, part, pieces))
+        second = first if same else list(_parts(product, right, part, pieces))
+        for (rows, columns), (other_rows, other_columns) in zip(first, second, strict=True):
+            a = product.contract(rows, columns)
+            b = a if same else product.contract(other_rows, other_columns)
+            total = total + jnp.einsum("nbio,mbio->nm", a, b, precision=HIGHEST)
+    return total
+
+
+def _parts(product: Product, operands: list[Operands], part: int, pieces: int):
+    columns = product.cotangents(operands)
+    size = columns.shape[-1] // pieces
+    for rows in product.inputs(operands):
+        yield rows, columns[..., part * size : (part + 1) * size]
+
+
+def path_products(
+    held: tuple[Held, ...], steps: list[list[Array]], references: tuple[int, ...]
+) -> Float[Array, "n T T"]:
+    r"""Per-sample inner products of differences along a path, the subtraction before the product.
+
+    .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_{r_s}), \xi_i(\theta_t) - \xi_i(\theta_{r_t}) \rangle
+
+    With factors :math:`d_t h_t^\top - d_r h_r^\top = (d_t - d_r) h_t^\top + d_r (h_t - h_r)^\top`.
+
+    Args:
+        held: What the factors are, from the engine.
+        steps: Arrays of the pass at each of T checkpoints, over the same n samples.
+        references: For each checkpoint the one it is taken relative to; the first is its own.
+
+    Returns:
+        One matrix a sample.
+    """
+    index = jnp.asarray(references)
+    slots = np.unique(references)
+    slot_of = jnp.asarray(np.searchsorted(slots, references))
+    own = [[arrays[h.places[0]] for arrays in steps] for h in held if h.product is None]
+    total = _rows_path(own, index) if own else 0
+    for item in held:
+        if item.product is None:
+            continue
+        sequence = [item.operands(arrays) for arrays in steps]
+        num = steps[0][0].shape[0]
+        costs = path_costs(item.product, num, len(steps) + len(slots))
+        if cheapest(costs) == "activations":
+            block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of)
+        else:
+            block = _contracted_path(item.product, sequence, index, _pieces(costs["contracted"].memory, item.product))
+        total = total + block
+    return total  # pyright: ignore[reportReturnType]
+
+
+@jax.jit
+def _rows_path(leaves: list[list[Float[Array, "n q"]]], references: Int[Array, " T"]) -> Float[Array, "n T T"]:
+    return sum(_gram_of_moved(jnp.stack(leaf, axis=1), references) for leaf in leaves)  # pyright: ignore[reportReturnType]
+
+
+def _gram_of_moved(stacked: Float[Array, "n T q"], references: Int[Array, " T"]) -> Float[Array, "n T T"]:
+    moved = stacked - stacked[:, references]
+    return jnp.einsum("isp,itp->ist", moved, moved, precision=HIGHEST)
+
+
+@partial(jax.jit, static_argnames=("product", "pieces"))
+def _contracted_path(
+    product: Product, sequence: list[list[Operands]], references: Int[Array, " T"], pieces: int
+) -> Float[Array, "n T T"]:
+    total = jnp.zeros((), jnp.float32)
+    for part in range(pieces):
+        for offset in zip(*(_parts(product, operands, part, pieces) for operands in sequence), strict=True):
+            blocks = jnp.stack([product.contract(rows, columns) for rows, columns in offset], axis=1)
+            total = total + _gram_of_moved(blocks.reshape(*blocks.shape[:2], -1), references)
+    return total
+
+
+@partial(jax.jit, static_argnames="product")
+def _paired(
+    product: Product,
+    sequence: list[list[Operands]],
+    references: Int[Array, " T"],
+    slots: Int[Array, " m"],
+    slot_of: Int[Array, " T"],
+) -> Float[Array, "n T T"]:
+    """Products of differences from products of inputs and products of cotangents, both of differences."""
+    columns = jnp.stack([product.cotangents(operands) for operands in sequence], axis=2)
+    rows = [jnp.stack(r, axis=2 - product.is_lookup) for r in zip(*map(product.inputs, sequence), strict=True)]
+    if product.is_lookup:
+        x = _lookup_overlaps(rows[0], references, columns.dtype)
+    else:
+        x = _overlaps(rows, references, slots, slot_of)
+    d = _overlaps([columns], references, slots, slot_of)
+    total = (x.mm + x.mr + x.rm + x.rr) * d.mm + (x.mm + x.rm) * d.mr + (x.mm + x.mr) * d.rm + x.mm * d.rr
+    return jnp.sum(total, axis=(1, 3, 5))
+
+
+class _Overlaps(NamedTuple):
+    """Inner products between checkpoints of what moved (m) since the reference and of the reference (r)."""
+
+    mm: Float[Array, "n B T S T S"]
+    mr: Float[Array, "n B T S T S"]
+    rm: Float[Array, "n B T S T S"]
+    rr: Float[Array, "n B T S T S"]
+
+
+def _overlaps(arrays: list[Float[Array, "n B T S I"]], references, slots, slot_of) -> _Overlaps:
+    total, num = 0, arrays[0].shape[2]
+    for array in arrays:
+        basis = jnp.concatenate([array - array[:, :, references], array[:, :, slots]], axis=2)
+        flat = basis.reshape(*basis.shape[:2], -1, basis.shape[-1])
+        total = total + jnp.einsum("nbpi,nbqi->nbpq", flat, flat, precision=HIGHEST)
+    size, positions = num + len(slots), arrays[0].shape[3]
+    total = total.reshape(*total.shape[:2], size, positions, size, positions)  # pyright: ignore[reportAttributeAccessIssue]
+    moved, fixed = total[:, :, :num], total[:, :, num:][:, :, slot_of]
+    pick = lambda x: x[:, :, :, :, num:][:, :, :, :, slot_of]  # noqa: E731
+    return _Overlaps(moved[:, :, :, :, :num], pick(moved), fixed[:, :, :, :, :num], pick(fixed))
+
+
+def _lookup_overlaps(rows: Int[Array, "n T S"], references, dtype) -> _Overlaps:
+    same = rows[:, None, :, :, None, None] == rows[:, None, None, None, :, :]
+    whole = (same & (rows >= 0)[:, None, :, :, None, None]).astype(dtype)
+    left, right = whole[:, :, references], whole[:, :, :, :, references]
+    rr = left[:, :, :, :, references]
+    return _Overlaps(whole - left - right + rr, right - rr, left - rr, rr)

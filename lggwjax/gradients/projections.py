@@ -1,0 +1,113 @@
+"""Projections of per-sample gradients on Gaussian directions of parameter space, by three routes on the same directions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from lggwjax.gradients.directions import directions_of_leaf
+from lggwjax.gradients.engine import Held, Problem
+from lggwjax.gradients.forms import HIGHEST, Operands, Product
+from lggwjax.gradients.products import path_products
+
+NORMALS_AT_ONCE = 2**18  # small enough for the cache: a tile is multiplied before it leaves it
+
+
+def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], num_draws: int) -> Float[Array, "n K"]:
+    """Inner products of gradients, given by their factors, with K directions.
+
+    A dense layer's factors are contracted with the direction and no gradient is formed; a layer with positions is
+    contracted to its own gradients first, one layer at a time.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        key: Fixes the directions.
+        arrays: From :meth:`Problem.factors`; n samples.
+        num_draws: K.
+
+    Returns:
+        The projections, not scaled by 1/sqrt(K).
+    """
+    total = jnp.zeros((arrays[0].shape[0], num_draws), jnp.float32) if arrays else 0
+    for index, (item, shape) in enumerate(problem.engine.held_leaves()):
+        operands = item.operands(arrays) if item.product is not None else arrays[item.places[0]]
+        tile = max(1, min(64, num_draws, NORMALS_AT_ONCE // max(item.size, 1)))
+        total = total + _project_leaf(item, shape, key, index, operands, num_draws, tile)
+    return total  # pyright: ignore[reportReturnType]
+
+
+@partial(jax.jit, static_argnames=("item", "shape", "num_draws", "tile"))
+def _project_leaf(item: Held, shape, key, leaf, operands, num_draws: int, tile: int) -> Float[Array, "n K"]:
+    product = item.product
+    direct = product is not None and (product.dims[2] == 1 or product.is_lookup)
+    if product is None:
+        rows = operands
+    elif not direct:
+        blocks = product.gradients(operands)
+        rows = product.to_leaf(blocks).reshape(blocks.shape[0], item.size)
+
+    def one_tile(start):
+        draws = start * tile + jnp.arange(tile)
+        normals = directions_of_leaf(key, draws, leaf, shape, jnp.float32)
+        if direct:
+            return _along(product, operands, product.from_leaf(normals))  # pyright: ignore[reportOptionalMemberAccess]
+        flat = normals.reshape(tile, item.size).astype(rows.dtype)
+        return jnp.einsum("np,dp->dn", rows, flat, precision=HIGHEST)
+
+    tiles = jax.lax.map(one_tile, jnp.arange(-(-num_draws // tile)))
+    return tiles.reshape(-1, tiles.shape[-1])[:num_draws].T
+
+
+def _along(product: Product, operands: list[Operands], directions: Float[Array, "D B K I O"]) -> Float[Array, "D n"]:
+    """Factors contracted with directions: inputs first, then cotangents."""
+    columns = product.cotangents(operands)
+    if product.is_lookup:
+        rows = product.inputs(operands)[0]
+        picked = directions[:, 0, 0][:, jnp.maximum(rows, 0)] * (rows >= 0)[None, :, :, None]
+        return jnp.einsum("dnso,nso->dn", picked, columns[:, 0], precision=HIGHEST)
+    total = 0
+    for offset, rows in enumerate(product.inputs(operands)):
+        half = jnp.einsum("nbi,dbio->dnbo", rows[:, :, 0], directions[:, :, offset], precision=HIGHEST)
+        total = total + jnp.einsum("dnbo,nbo->dn", half, columns[:, :, 0], precision=HIGHEST)
+    return total  # pyright: ignore[reportReturnType]
+
+
+def project_by_jvp(
+    problem: Problem, key: Key[Array, ""], params: PyTree, chunk: PyTree, num_draws: int
+) -> Float[Array, "n K"]:
+    """The same projections by forward derivatives of the batched loss, one direction at a time.
+
+    No backward pass and no factors: the least memory of all routes, and the least time for a handful of directions.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        key: Fixes the directions.
+        params: Parameters.
+        chunk: n samples.
+        num_draws: K.
+
+    Returns:
+        The projections, not scaled by 1/sqrt(K).
+    """
+    # One call a direction: on a CPU, convolutions inside a loop of XLA can be ten times slower.
+    columns = [problem.engine.derivative(problem.loss, params, chunk, key, k) for k in range(num_draws)]
+    return jnp.stack(columns, axis=1)
+
+
+def distances(problem: Problem, arrays: list[Array], reference: list[Array]) -> Float[Array, " n"]:
+    """Distances of gradients from one gradient, the subtraction before the square.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        arrays: Factors of n samples.
+        reference: Factors of one sample.
+
+    Returns:
+        Distances, in the unit of the gradients.
+    """
+    repeated = [jnp.broadcast_to(one, many.shape) for one, many in zip(reference, arrays, strict=True)]
+    squares = path_products(problem.engine.held, [repeated, arrays], (0, 0))[:, 1, 1]
+    return jnp.sqrt(jnp.maximum(squares, 0))

@@ -1,0 +1,324 @@
+"""Which route a measurement takes, in what chunks, and what it will cost: decided before anything is computed."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from lggwjax.gradients.costs import BATCHED, FLOPS_PER_BYTE, Cost, cheapest, default_memory, pair_costs, path_costs
+from lggwjax.gradients.engine import Engine, Problem, pose
+from lggwjax.gradients.gram import GramLayout, gram_layout, path_layout
+from lggwjax.gradients.per_sample import checked_chunk
+from lggwjax.gradients.selection import LossFn, Wrt
+
+Kind = Literal["stacked", "single", "union", "gram"]
+
+# What else costs, in products' operations of a common processor: a normal number, an operation of a convolution.
+FLOPS_PER_NORMAL = {"cpu": 1900.0}
+FLOPS_PER_CONVOLUTION = {"cpu": 3.0}
+
+
+class StreamLayout(NamedTuple):
+    """How a set is streamed past directions.
+
+    Attributes:
+        chunk_size: Samples at once.
+        route: ``factors`` contracts layer factors with the directions; ``jvp`` differentiates forward.
+        memory: Bytes predicted.
+    """
+
+    chunk_size: int
+    route: Literal["factors", "jvp"]
+    memory: int
+
+
+def pass_flops(engine: Engine) -> float:
+    """Work of one sample's factors: a forward and a backward pass without the products that make the gradients."""
+    products, convolutions = engine.work
+    return products + convolutions * FLOPS_PER_CONVOLUTION.get(jax.default_backend(), 1.0)
+
+
+def _gram_flops(engine: Engine, num_points: int, layout: GramLayout) -> float:
+    products = sum((_cheapest_pair(engine, h, num_points).flops for h in engine.held), 0.0)
+    blocks = math.ceil(num_points / layout.chunk_size)
+    passes = num_points * (1 if layout.keep else (blocks + 1) / 2)
+    return passes * pass_flops(engine) + products
+
+
+def _cheapest_pair(engine: Engine, item: Any, num_points: int) -> Cost:
+    if item.product is None:
+        return Cost(2.0 * num_points**2 * item.size, 0)
+    costs = pair_costs(item.product, num_points, num_points)
+    return costs[cheapest(costs)]
+
+
+def _width_flops(num_points: int, num_draws: int) -> float:
+    # A factorisation, and draws with a maximum over all points each.
+    return num_points**3 / 3 * BATCHED + num_draws * num_points * (2.0 * num_points + 8 * FLOPS_PER_BYTE)
+
+
+def _stream_flops(engine: Engine, num_points: int, num_draws: int, chunk_size: int) -> dict[str, float]:
+    size = sum(h.size for h in engine.held)
+    normals = FLOPS_PER_NORMAL.get(jax.default_backend(), 100.0) * size * num_draws * math.ceil(num_points / chunk_size)
+    contraction = sum(
+        2.0 * BATCHED * h.size * h.product.dims[2]
+        for h in engine.held
+        if h.product is not None and h.product.dims[2] > 1
+    )
+    own = num_points * pass_flops(engine) + normals
+    return {
+        "factors": own + num_points * (contraction + 2.0 * num_draws * size),
+        "jvp": own + num_points * num_draws * pass_flops(engine),
+    }
+
+
+def stream_layout(
+    engine: Engine, num_samples: int, length: int, num_draws: int, chunk_size: int | None, max_memory: int | None
+) -> StreamLayout:
+    """Cut a streamed set into chunks: the largest that fit, since directions are drawn again for every chunk."""
+    budget = default_memory() if max_memory is None else max_memory
+    contracted = [h.size for h in engine.held if h.product is not None and h.product.dims[2] > 1]
+    one = engine.sizes.held + max(engine.sizes.peak, 2 * 4 * max(contracted, default=0)) + 2 * 4 * num_draws
+    tile = 4 * 4 * max((h.size for h in engine.held), default=0)
+    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - tile) // one))
+    costs = _stream_flops(engine, num_samples * length, num_draws, chunk)
+    route: Literal["factors", "jvp"] = "jvp" if costs["jvp"] < costs["factors"] and engine.has_jvp else "factors"
+    return StreamLayout(chunk, route, tile + one * chunk)
+
+
+def union_layout(
+    problem: Problem,
+    length: int,
+    num_draws: Any,
+    chunk_size: int | None,
+    max_memory: int | None,
+    *,
+    streamed: bool = False,
+) -> GramLayout | StreamLayout:
+    """Choose between the Gram matrix of a union and streaming it: the least predicted time that fits.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        length: T checkpoints.
+        num_draws: Directions asked for; the default where it is None or traced.
+        chunk_size: Samples at once, or None.
+        max_memory: Bytes, or None.
+        streamed: Ask for the streamed layout whatever the Gram matrix costs.
+
+    Returns:
+        A layout of the route taken.
+
+    Raises:
+        ValueError: If ``chunk_size < 1``.
+    """
+    draws = num_draws if isinstance(num_draws, int) else 512
+    num_points = problem.num_samples * length
+    engine = problem.engine
+    stream = stream_layout(engine, problem.num_samples, length, draws, chunk_size, max_memory)
+    if streamed:
+        return stream
+    gram = gram_layout(engine, num_points, chunk_size, max_memory)
+    budget = default_memory() if max_memory is None else max_memory
+    if gram.memory > budget and stream.memory < gram.memory:
+        return stream
+    gram_flops = _gram_flops(engine, num_points, gram) + _width_flops(num_points, draws)
+    stream_flops = _stream_flops(engine, num_points, draws, stream.chunk_size)[stream.route]
+    return gram if gram_flops <= stream_flops else stream
+
+
+@dataclass(frozen=True)
+class LeafPlan:
+    """How one leaf of the parameters is measured.
+
+    Attributes:
+        name: Its key path.
+        shape: Its shape.
+        route: ``activations`` (inner products of inputs and of cotangents), ``contracted`` (factors multiplied out, a
+            layer at a time), ``gradient`` (its own vmap(grad)) or ``unused``.
+        reason: Why there are no factors; empty where none would help, as for a bias.
+        flops: Operations of its products.
+        memory: Bytes of what is held for it, and of scratch.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    route: str
+    reason: str
+    flops: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a measurement will do and cost; made without computing anything.
+
+    Attributes:
+        kind: What is measured.
+        route: ``gram`` or ``streamed``.
+        leaves: One a leaf of the gradient coordinates.
+        num_samples: n.
+        num_checkpoints: T.
+        num_parameters: p.
+        num_draws: Directions counted in ``seconds``.
+        chunk_size: Samples differentiated at once.
+        flops: Operations in all.
+        memory: Predicted peak in bytes, on top of what is there before the call.
+        seconds: Predicted time without compiling, at the rate of a matrix product measured just now.
+    """
+
+    kind: Kind
+    route: Literal["gram", "streamed"]
+    leaves: tuple[LeafPlan, ...]
+    num_samples: int
+    num_checkpoints: int
+    num_parameters: int
+    num_draws: int
+    chunk_size: int
+    flops: float
+    memory: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """A table, one line a leaf."""
+        rows = [
+            (leaf.name, "x".join(map(str, leaf.shape)) or "scalar", leaf.route, _amount(leaf.flops, 1000, "flop"))
+            + (_amount(leaf.memory, 1024, "B"), leaf.reason)
+            for leaf in self.leaves
+        ]
+        rows = [("leaf", "shape", "route", "products", "memory", "why no factors"), *rows]
+        widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        head = (
+            f"{self.kind}: {self.num_checkpoints} checkpoint(s), n = {self.num_samples}, p = {self.num_parameters:,}; "
+            f"route {self.route}, {self.chunk_size} samples at once, {self.num_draws} draws\n"
+            f"predicted: {_amount(self.flops, 1000, 'flop')}, {self.seconds:.3g} s without compiling, "
+            f"{_amount(self.memory, 1024, 'B')} on top of what is there"
+        )
+        return "\n".join([head, *lines])
+
+
+def _amount(value: float, base: int, unit: str) -> str:
+    for prefix in ("", "k", "M", "G", "T", "P"):
+        if value < base:
+            break
+        if prefix != "P":
+            value /= base
+    between = "i" if base == 1024 and prefix else ""
+    return f"{value:.3g} {prefix.upper() if base == 1024 else prefix}{between}{unit}"
+
+
+def plan(
+    loss_fn: LossFn,
+    path: Iterable[PyTree],
+    batch: PyTree,
+    kind: Kind = "stacked",
+    *,
+    num_draws: int = 1024,
+    wrt: Wrt = None,
+    chunk_size: int | None = None,
+    max_memory: int | None = None,
+) -> Plan:
+    """Say what :func:`lggwjax.lggw` or :func:`lggwjax.gradient_gram` will do and cost, before it is done.
+
+    The loss is traced, nothing of it is compiled or computed.
+
+    Args:
+        loss_fn: ``loss_fn(params, example) -> scalar``.
+        path: Checkpoints, see :func:`lggwjax.lggw`; to plan one checkpoint pass ``[params]``. Shapes alone
+            (``jax.ShapeDtypeStruct``) are enough.
+        batch: n examples along the leading axis, or their shapes.
+        kind: ``"stacked"``, ``"single"``, ``"union"``, or ``"gram"`` for the Gram matrix of the first checkpoint.
+        num_draws: Gaussian directions.
+        wrt: Which leaves are gradient coordinates; by default all floating ones.
+        chunk_size: Samples differentiated at once, if you choose it.
+        max_memory: Bytes that may be used.
+
+    Returns:
+        The plan; print it for a table.
+
+    Raises:
+        ValueError: As :func:`lggwjax.lggw`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> def loss(w, x): return jnp.sum(jnp.tanh(w @ x))
+        >>> made = plan(loss, [jnp.zeros((30, 20))], jnp.ones((5, 20)), "gram")
+        >>> made.route, made.leaves[0].route, made.num_parameters
+        ('gram', 'activations', 600)
+    """
+    if kind not in ("stacked", "single", "union", "gram"):
+        raise ValueError(f'Expected kind "stacked", "single", "union" or "gram", got {kind!r}.')
+    first = next(iter(path))
+    length = 1 if kind == "gram" else sum(1 for _ in path)
+    problem = pose(loss_fn, first, batch, wrt, self_check=False)
+    engine, num = problem.engine, problem.num_samples
+    along_path = kind in ("stacked", "single")
+    if along_path:
+        layout: GramLayout | StreamLayout = path_layout(engine, num, length, chunk_size, max_memory)
+        flops = num * length * pass_flops(engine) + sum(leaf.flops for leaf in _leaves(engine, num, length, True))
+        flops += _width_flops(length, num_draws) * (num if kind == "single" else 1)
+    elif kind == "gram":
+        layout = gram_layout(engine, num, chunk_size, max_memory)
+        flops = _gram_flops(engine, num, layout)
+    else:
+        layout = union_layout(problem, length, num_draws, chunk_size, max_memory)
+        if isinstance(layout, StreamLayout):
+            flops = _stream_flops(engine, num * length, num_draws, layout.chunk_size)[layout.route]
+        else:
+            flops = _gram_flops(engine, num * length, layout) + _width_flops(num * length, num_draws)
+    return Plan(
+        kind=kind,
+        route="streamed" if isinstance(layout, StreamLayout) else "gram",
+        leaves=tuple(_leaves(engine, num if along_path else num * length, length, along_path)),
+        num_samples=num,
+        num_checkpoints=length,
+        num_parameters=sum(layer.size for layer in engine.layers),
+        num_draws=num_draws,
+        chunk_size=min(layout.chunk_size, num),
+        flops=flops,
+        memory=layout.memory,
+        seconds=flops / _product_rate(),
+    )
+
+
+def _leaves(engine: Engine, num: int, length: int, along_path: bool) -> list[LeafPlan]:
+    held = iter(engine.held)
+    found = []
+    for layer in engine.layers:
+        if layer.unused:
+            found.append(LeafPlan(layer.name, layer.shape, "unused", layer.reason, 0.0, 0.0))
+            continue
+        item = next(held)
+        count = num * (length if along_path else 1)
+        if item.product is None:
+            flops = 2.0 * item.size * (num * length**2 if along_path else num**2)
+            route = "gradient" if layer.product is None else "contracted"
+            found.append(LeafPlan(layer.name, layer.shape, route, layer.reason, flops, 4.0 * count * item.size))
+            continue
+        costs = path_costs(item.product, num, length + 1) if along_path else pair_costs(item.product, num, num)
+        route = cheapest(costs)
+        memory = 4.0 * count * engine.factor_sizes(item) + costs[route].memory
+        found.append(LeafPlan(layer.name, layer.shape, route, layer.reason, costs[route].flops, memory))
+    return found
+
+
+@functools.cache
+def _product_rate() -> float:
+    """Operations a second of a matrix product on this device, measured once."""
+    matrix = jnp.ones((1024, 1024))
+    product = jax.jit(lambda a: a @ a)
+    product(matrix).block_until_ready()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        product(matrix).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2.0 * 1024**3 / min(times)
