@@ -16,6 +16,11 @@ REMAT_CALLS = frozenset({"checkpoint", "remat", "remat2"})
 """Likewise, with the promise to compute again what the backward pass needs."""
 
 
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """Shape of a variable or literal; that of a token or a reference is ()."""
+    return tuple(getattr(atom.aval, "shape", ()))
+
+
 def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     """Jaxprs that an equation holds: of a call, a loop, the branches of a condition."""
     for value in eqn.params.values():
@@ -182,8 +187,8 @@ _FUSED = frozenset(
 def live_bytes(closed: ClosedJaxpr, num_shared: int) -> int:
     """Predict the most bytes that are alive at once when a jaxpr runs, for one sample.
 
-    What is computed entry by entry is taken to be fused and needs the arrays it is computed from; an operand of a product, a
-    convolution or a reduction is taken to be an array in memory.
+    What is computed entry by entry is taken to be fused and needs the arrays it is computed from; an operand of a
+    product, a convolution or a reduction is taken to be an array in memory.
 
     Args:
         closed: A jaxpr without dead equations; see :func:`select_outputs`.
@@ -192,7 +197,7 @@ def live_bytes(closed: ClosedJaxpr, num_shared: int) -> int:
     Returns:
         Bytes a sample, outputs included.
     """
-    size = lambda var: int(np.prod(var.aval.shape, dtype=np.int64)) * 4  # noqa: E731
+    size = lambda var: int(np.prod(shape_of(var), dtype=np.int64)) * 4  # noqa: E731
     roots: dict[Any, frozenset] = {var: frozenset({var}) for var in closed.jaxpr.invars[num_shared:]}
     born: dict[Any, int] = dict.fromkeys(roots, 0)
     last: dict[Any, int] = dict.fromkeys(roots, 0)
@@ -238,15 +243,15 @@ def count_flops(jaxpr: Jaxpr) -> tuple[float, float]:
         name = eqn.primitive.name
         if name == "dot_general":
             (lhs_contract, _), _ = eqn.params["dimension_numbers"]
-            depth = np.prod([eqn.invars[0].aval.shape[axis] for axis in lhs_contract])
-            products += 2.0 * float(np.prod(eqn.outvars[0].aval.shape)) * float(depth)
+            depth = np.prod([shape_of(eqn.invars[0])[axis] for axis in lhs_contract])
+            products += 2.0 * float(np.prod(shape_of(eqn.outvars[0]))) * float(depth)
         elif name == "conv_general_dilated":
             numbers = eqn.params["dimension_numbers"]
-            rhs = eqn.invars[1].aval.shape
+            rhs = shape_of(eqn.invars[1])
             window = np.prod(
                 [rhs[axis] for axis in numbers.rhs_spec[1:]]
             )  # input features of a group, kernel positions
-            convolutions += 2.0 * float(np.prod(eqn.outvars[0].aval.shape)) * float(window)
+            convolutions += 2.0 * float(np.prod(shape_of(eqn.outvars[0]))) * float(window)
         inner = [count_flops(item) for item in inner_jaxprs(eqn)]
         if inner and name == "cond":
             inner = [max(inner)]

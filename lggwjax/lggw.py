@@ -17,7 +17,7 @@ from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
 from lggwjax.gradients.selection import LossFn, Wrt
-from lggwjax.planner import StreamLayout, union_layout
+from lggwjax.planner import StreamLayout, prefers_gram, stream_layout
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
 from lggwjax.widths.finite import (
@@ -285,24 +285,22 @@ def _union_width(
     """Width of all gradients of all checkpoints and samples: from their Gram matrix, or streamed past directions."""
     problem = pose(loss_fn, next(iter(path)), batch, wrt, self_check=self_check)
     length = sum(1 for _ in path)
-    layout = union_layout(problem, length, num_draws, chunk_size, max_memory)
-    if isinstance(num_draws, Tracer) or sampler == "rqmc":
-        # Streamed directions are counted in Python: a traced count, and Sobol points, need the Gram matrix.
-        layout = None
-    if not isinstance(layout, StreamLayout):
+    # Streamed directions are counted in Python: a traced count, and Sobol points, need the Gram matrix.
+    needs_gram = isinstance(num_draws, Tracer) or sampler == "rqmc"
+    draws = num_draws if isinstance(num_draws, int) else _STREAMED_DRAWS
+    if needs_gram or prefers_gram(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory):
         gram = cloud_gram(problem, path, batch, chunk_size, max_memory)
         require_finite("inner products of gradients", gram)
         factor = factor_gram(gram)
         # Gradients that hardly differ: float32 has lost their distances to their norms, and subtracting comes first.
-        if not is_narrow(factor, gram.dtype) or isinstance(num_draws, Tracer) or sampler == "rqmc":
+        if needs_gram or not is_narrow(factor, gram.dtype):
             return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
-        layout = union_layout(problem, length, num_draws, chunk_size, max_memory, streamed=True)
+    layout = stream_layout(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory)
     if tolerance is not None:
         key, pilot_key = jax.random.split(key)
-        num_draws = draws_for(_streamed_width(pilot_key, problem, path, batch, DRAWS_PER_BLOCK, layout), tolerance)
-    num_draws = _STREAMED_DRAWS if num_draws is None else num_draws
-    check_num_draws(num_draws)
-    return _streamed_width(key, problem, path, batch, num_draws, layout)
+        draws = draws_for(_streamed_width(pilot_key, problem, path, batch, DRAWS_PER_BLOCK, layout), tolerance)
+    check_num_draws(draws if num_draws is None else num_draws)
+    return _streamed_width(key, problem, path, batch, draws, layout)
 
 
 def _streamed_width(
@@ -322,8 +320,9 @@ def _streamed_width(
                 projections = project_factors(problem, key, arrays, num_draws)
             if reference is None:
                 reference = [array[:1] for array in arrays], projections[:1]
-            largest = jnp.maximum(largest, distances(problem, arrays, [0 * array for array in reference[0]]).max())
-            extremes = update_extremes(extremes, projections - reference[1], distances(problem, arrays, reference[0]))
+            held, zero = problem.engine.held, [jnp.zeros_like(array) for array in reference[0]]
+            largest = jnp.maximum(largest, distances(held, arrays, zero).max())
+            extremes = update_extremes(extremes, projections - reference[1], distances(held, arrays, reference[0]))
     padded = -(-problem.num_samples // layout.chunk_size) * layout.chunk_size
     found = width_from_extremes(extremes, max_points=length * padded)
     num = problem.num_samples

@@ -7,14 +7,14 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from lggwjax.gradients.costs import BATCHED, FLOPS_PER_BYTE, Cost, cheapest, default_memory, pair_costs, path_costs
-from lggwjax.gradients.engine import Engine, Problem, pose
+from lggwjax.gradients.engine import Engine, Held, pose
 from lggwjax.gradients.gram import GramLayout, gram_layout, path_layout
 from lggwjax.gradients.per_sample import checked_chunk
 from lggwjax.gradients.selection import LossFn, Wrt
@@ -47,13 +47,13 @@ def pass_flops(engine: Engine) -> float:
 
 
 def _gram_flops(engine: Engine, num_points: int, layout: GramLayout) -> float:
-    products = sum((_cheapest_pair(engine, h, num_points).flops for h in engine.held), 0.0)
+    products = sum((_cheapest_pair(h, num_points).flops for h in engine.held), 0.0)
     blocks = math.ceil(num_points / layout.chunk_size)
     passes = num_points * (1 if layout.keep else (blocks + 1) / 2)
     return passes * pass_flops(engine) + products
 
 
-def _cheapest_pair(engine: Engine, item: Any, num_points: int) -> Cost:
+def _cheapest_pair(item: Held, num_points: int) -> Cost:
     if item.product is None:
         return Cost(2.0 * num_points**2 * item.size, 0)
     costs = pair_costs(item.product, num_points, num_points)
@@ -94,44 +94,30 @@ def stream_layout(
     return StreamLayout(chunk, route, tile + one * chunk)
 
 
-def union_layout(
-    problem: Problem,
-    length: int,
-    num_draws: Any,
-    chunk_size: int | None,
-    max_memory: int | None,
-    *,
-    streamed: bool = False,
-) -> GramLayout | StreamLayout:
-    """Choose between the Gram matrix of a union and streaming it: the least predicted time that fits.
+def prefers_gram(
+    engine: Engine, num_samples: int, length: int, num_draws: int, chunk_size: int | None, max_memory: int | None
+) -> bool:
+    """Whether a union is measured from its Gram matrix or streamed: the least predicted time that fits.
 
     Args:
-        problem: From :func:`lggwjax.gradients.engine.pose`.
+        engine: Knows what a pass and a product cost.
+        num_samples: n.
         length: T checkpoints.
-        num_draws: Directions asked for; the default where it is None or traced.
+        num_draws: Directions.
         chunk_size: Samples at once, or None.
         max_memory: Bytes, or None.
-        streamed: Ask for the streamed layout whatever the Gram matrix costs.
 
     Returns:
-        A layout of the route taken.
-
-    Raises:
-        ValueError: If ``chunk_size < 1``.
+        True for the Gram matrix.
     """
-    draws = num_draws if isinstance(num_draws, int) else 512
-    num_points = problem.num_samples * length
-    engine = problem.engine
-    stream = stream_layout(engine, problem.num_samples, length, draws, chunk_size, max_memory)
-    if streamed:
-        return stream
+    num_points = num_samples * length
+    stream = stream_layout(engine, num_samples, length, num_draws, chunk_size, max_memory)
     gram = gram_layout(engine, num_points, chunk_size, max_memory)
     budget = default_memory() if max_memory is None else max_memory
     if gram.memory > budget and stream.memory < gram.memory:
-        return stream
-    gram_flops = _gram_flops(engine, num_points, gram) + _width_flops(num_points, draws)
-    stream_flops = _stream_flops(engine, num_points, draws, stream.chunk_size)[stream.route]
-    return gram if gram_flops <= stream_flops else stream
+        return False
+    by_gram = _gram_flops(engine, num_points, gram) + _width_flops(num_points, num_draws)
+    return by_gram <= _stream_flops(engine, num_points, num_draws, stream.chunk_size)[stream.route]
 
 
 @dataclass(frozen=True)
@@ -188,11 +174,11 @@ class Plan:
 
     def __str__(self) -> str:
         """A table, one line a leaf."""
-        rows = [
-            (leaf.name, "x".join(map(str, leaf.shape)) or "scalar", leaf.route, _amount(leaf.flops, 1000, "flop"))
-            + (_amount(leaf.memory, 1024, "B"), leaf.reason)
-            for leaf in self.leaves
-        ]
+        rows = []
+        for leaf in self.leaves:
+            shape = "x".join(map(str, leaf.shape)) or "scalar"
+            amounts = _amount(leaf.flops, 1000, "flop"), _amount(leaf.memory, 1024, "B")
+            rows.append((leaf.name, shape, leaf.route, *amounts, leaf.reason))
         rows = [("leaf", "shape", "route", "products", "memory", "why no factors"), *rows]
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -269,11 +255,12 @@ def plan(
         layout = gram_layout(engine, num, chunk_size, max_memory)
         flops = _gram_flops(engine, num, layout)
     else:
-        layout = union_layout(problem, length, num_draws, chunk_size, max_memory)
-        if isinstance(layout, StreamLayout):
-            flops = _stream_flops(engine, num * length, num_draws, layout.chunk_size)[layout.route]
-        else:
+        if prefers_gram(engine, num, length, num_draws, chunk_size, max_memory):
+            layout = gram_layout(engine, num * length, chunk_size, max_memory)
             flops = _gram_flops(engine, num * length, layout) + _width_flops(num * length, num_draws)
+        else:
+            layout = stream_layout(engine, num, length, num_draws, chunk_size, max_memory)
+            flops = _stream_flops(engine, num * length, num_draws, layout.chunk_size)[layout.route]
     return Plan(
         kind=kind,
         route="streamed" if isinstance(layout, StreamLayout) else "gram",

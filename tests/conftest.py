@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import pytest
+
+_COMPILED: list[str] = []
+
+
+def _listen(event: str, duration: float, **_) -> None:
+    if event.endswith("backend_compile_duration"):
+        _COMPILED.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)  # for good: jax has no public way to take one off
+
+
+@pytest.fixture
+def compilations() -> Callable[[], contextlib.AbstractContextManager[list[str]]]:
+    """A context whose list holds, once it is left, one entry for each program that was compiled inside it."""
+
+    @contextlib.contextmanager
+    def counted() -> Iterator[list[str]]:
+        before, found = len(_COMPILED), []
+        yield found
+        found += _COMPILED[before:]
+
+    return counted
 
 
 @pytest.fixture(scope="session")

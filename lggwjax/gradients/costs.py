@@ -1,7 +1,7 @@
 """What each way of multiplying costs: the choice of routes, and the sizes that keep work within a memory limit.
 
-The constants are ratios of a common processor, not measurements of this one: a choice that followed the clock would make
-the same call give other roundings from run to run.
+The constants are ratios of a common processor, not measurements of this one: a choice that followed the clock would
+make the same call give other roundings from run to run.
 """
 
 from __future__ import annotations
@@ -92,6 +92,11 @@ def path_costs(product: Product, num_samples: int, num_checkpoints: int) -> dict
 def cheapest(costs: dict[Route, Cost]) -> Route:
     """The route with the least work."""
     return min(costs, key=lambda route: costs[route].flops)
+
+
+def stays_factored(product: Product | None) -> bool:
+    """Whether products along a growing path are made from factors rather than from the gradient as rows."""
+    return product is not None and cheapest(path_costs(product, 1, 2)) == "activations"
 
 
 def device_memory() -> int:

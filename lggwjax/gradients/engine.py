@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import types
@@ -19,7 +20,7 @@ from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key, PyTree
 
-from lggwjax.gradients.costs import WORKING_BYTES, cheapest, pair_costs, path_costs
+from lggwjax.gradients.costs import WORKING_BYTES, cheapest, pair_costs, path_costs, stays_factored
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.factors import FactorProgram, Layer, find_factors, leaf_names
 from lggwjax.gradients.forms import Operands, Product, working
@@ -79,7 +80,7 @@ class Engine:
         self._names = leaf_names(selection, params)
         self._shapes = [jnp.shape(leaf) for leaf in coordinates]
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), batch)
-        arguments = jax.tree.map(_abstract, (loss, coordinates, others)) + (example,)
+        arguments = (*jax.tree.map(_abstract, (loss, coordinates, others)), example)
         self._num_own = len(jax.tree.leaves(example))
         self._num_loss_leaves = len(jax.tree.leaves(loss))
         self.forward = jax.make_jaxpr(self._loss)(*arguments)
@@ -173,6 +174,18 @@ class Engine:
     def factor_sizes(self, item: Held) -> int:
         """Numbers a sample that are held as a leaf's factors."""
         return sum(self._sizes_of[place] for place in item.places) // 4
+
+    @functools.cached_property
+    def compact_bytes(self) -> int:
+        """Bytes a sample that one checkpoint of a growing path keeps, by :func:`lggwjax.gradients.products.compact`."""
+        kept: dict[int, int] = {}
+        rows = 0
+        for item in self.held:
+            if stays_factored(item.product):
+                kept |= {place: self._sizes_of[place] for place in item.places}
+            else:
+                rows += 4 * item.size
+        return rows + sum(kept.values())
 
     def held_leaves(self) -> list[tuple[Held, tuple[int, ...]]]:
         """:attr:`held` with the shape of each leaf; leaves that are not used are left out."""
@@ -293,8 +306,11 @@ def _engine(loss: Partial, params: PyTree, batch: PyTree, selection: Selection) 
     fn, fn_key = loss.func, _identity(loss.func)
     leaves, treedef = jax.tree.flatten((loss.args, loss.keywords, params, batch))
     own = len(jax.tree.leaves(batch))
-    shapes = [(jnp.shape(x), jnp.result_type(x), getattr(x, "weak_type", False)) for x in leaves]
-    shapes[len(shapes) - own :] = [(shape[1:], dtype) for shape, dtype, _ in shapes[len(shapes) - own :]]
+    shared = len(leaves) - own
+    shapes = [
+        (jnp.shape(x)[index >= shared :], jnp.result_type(x), getattr(x, "weak_type", False))
+        for index, x in enumerate(leaves)
+    ]
     key = (fn_key, treedef, tuple(shapes), selection)
     engine = _engines.get(key)
     if engine is None:
@@ -334,7 +350,7 @@ def _hint(fn: Any) -> None:
     seen.add(id(fn))
     if len(seen) == 3:
         _log.warning(
-            "The third function defined at %s:%d is being compiled. A loss that is made anew for every call compiles at "
+            "The third function defined at %s:%d is being compiled. A loss made anew for every call compiles at "
             "every call: define it once, or pass jax.tree_util.Partial(loss, values) for values that change.",
             code.co_filename,
             code.co_firstlineno,

@@ -1,10 +1,11 @@
 """Layer factors read off the jaxpr of the gradient: per-sample gradients of any model without an n x p block.
 
-The gradient of one sample's loss is traced and its calls are written out. From each leaf's gradient the jaxpr is followed
-back through steps that only move entries (reshape, transpose, squeeze, convert, a constant scale) to the equation that
-makes it. Where that is a product, a convolution or the scatter of an embedding, or a sum of several alike, its
-operands are the leaf's factors: inputs and cotangents. All else keeps its own per-sample gradient. As the jaxpr of the
-gradient itself is read, derivative rules of the user's own, rematerialisation and weights used again are exact too.
+The gradient of one sample's loss is traced and its calls are written out. From each leaf's gradient the jaxpr is
+followed back through steps that only move entries (reshape, transpose, squeeze, convert, a constant scale) to the
+equation that makes it. Where that is a product, a convolution or the scatter of an embedding, or a sum of several
+alike, its operands are the leaf's factors: inputs and cotangents. All else keeps its own per-sample gradient. As the
+jaxpr of the gradient itself is read, derivative rules of the user's own, rematerialisation and weights used again are
+exact too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jaxtyping import Array, PyTree
 
 from lggwjax.gradients.forms import ConvForm, DotForm, Form, LookupForm, Product, View
-from lggwjax.jaxprs import inner_jaxprs, select_outputs
+from lggwjax.jaxprs import inner_jaxprs, select_outputs, shape_of
 
 # Kernel offsets that are written out one by one; a larger kernel (or a product that only looks like a convolution)
 # keeps its own gradient, because the program would take minutes to compile.
@@ -81,7 +82,7 @@ def _simplified(use: _Use) -> _Use:
         num_left = len(form.lhs_shape) - len(form.contract[0])
         swap = (*range(num_left, len(form.result_shape)), *range(num_left))
         if views[0].argument == swap:
-            form = DotForm(form.rhs_shape, form.lhs_shape, form.contract[::-1], form.batch[::-1])
+            form = DotForm(form.rhs_shape, form.lhs_shape, _pair(*form.contract[::-1]), _pair(*form.batch[::-1]))
             operands, views = operands[::-1], views[1:]
     return _Use(form, operands, tuple(views), use.scales)
 
@@ -115,7 +116,7 @@ class _Reader:
         """The scalar that an atom repeats, or None."""
         if isinstance(atom, Literal):
             return float(atom.val) if np.ndim(atom.val) == 0 else None
-        if math.prod(atom.aval.shape) == 1 and atom.aval.shape == ():
+        if shape_of(atom) == ():
             return atom
         eqn = self.producers.get(atom)
         if eqn is not None and (eqn.primitive.name == "broadcast_in_dim" or _between_floats(eqn)):
@@ -131,7 +132,7 @@ class _Reader:
             if eqn is None:
                 return "its gradient is an argument of the loss"
             name = eqn.primitive.name
-            if name == "add_any" or (name == "add" and all(a.aval.shape == atom.aval.shape for a in eqn.invars)):
+            if name == "add_any" or (name == "add" and all(shape_of(a) == shape_of(atom) for a in eqn.invars)):
                 parts = [self.uses(part) for part in eqn.invars if not self.is_zero(part)]
                 found = [use for part in parts if not isinstance(part, str) for use in part]
                 reasons = [part for part in parts if isinstance(part, str)]
@@ -143,7 +144,7 @@ class _Reader:
             step = _view(eqn, atom)
             if step is not None:
                 views += [step] if step.argument != step.source or step.kind != "reshape" else []
-                atom = eqn.invars[eqn.outvars.index(atom)] if name == "optimization_barrier" else eqn.invars[0]
+                atom = _source(eqn, atom)
                 continue
             if name == "neg":
                 scales.append(-1.0)
@@ -170,12 +171,18 @@ class _Reader:
         return None if scalar is None or isinstance(second, Literal) else (second, scalar)
 
 
+def _source(eqn: JaxprEqn, atom: Any) -> Any:
+    """The operand that a step which only moves entries makes an atom from."""
+    place = next(index for index, var in enumerate(eqn.outvars) if var is atom)
+    return eqn.invars[place]
+
+
 def _view(eqn: JaxprEqn, atom: Any) -> View | None:
     """The step that only moves entries, or None."""
     name, params = eqn.primitive.name, eqn.params
     if name == "optimization_barrier":
-        return View("reshape", tuple(atom.aval.shape), tuple(atom.aval.shape))
-    source, target = tuple(getattr(eqn.invars[0].aval, "shape", ())), tuple(atom.aval.shape)
+        return View("reshape", shape_of(atom), shape_of(atom))
+    source, target = shape_of(eqn.invars[0]), shape_of(atom)
     if name == "transpose":
         return View("transpose", source, tuple(params["permutation"]))
     if name == "rev":
@@ -190,8 +197,10 @@ def _view(eqn: JaxprEqn, atom: Any) -> View | None:
 
 def _between_floats(eqn: JaxprEqn) -> bool:
     """Whether an equation only changes the precision: a cut to whole numbers changes values."""
-    types = [atom.aval.dtype for atom in (eqn.invars[0], eqn.outvars[0])]
-    return eqn.primitive.name == "convert_element_type" and all(jnp.issubdtype(t, jnp.floating) for t in types)
+    types = [getattr(atom.aval, "dtype", None) for atom in (eqn.invars[0], eqn.outvars[0])]
+    return eqn.primitive.name == "convert_element_type" and all(
+        t is not None and jnp.issubdtype(t, jnp.floating) for t in types
+    )
 
 
 def _form(eqn: JaxprEqn, reader: _Reader) -> tuple[Form, tuple[Any, Any]] | str:
@@ -199,8 +208,8 @@ def _form(eqn: JaxprEqn, reader: _Reader) -> tuple[Form, tuple[Any, Any]] | str:
     name = eqn.primitive.name
     if name == "dot_general":
         (contract, batch) = eqn.params["dimension_numbers"]
-        shapes = [tuple(atom.aval.shape) for atom in eqn.invars]
-        form = DotForm(shapes[0], shapes[1], tuple(map(tuple, contract)), tuple(map(tuple, batch)))
+        shapes = [shape_of(atom) for atom in eqn.invars]
+        form = DotForm(shapes[0], shapes[1], _pair(*contract), _pair(*batch))
         return form, (eqn.invars[0], eqn.invars[1])
     if name == "conv_general_dilated":
         return _conv_form(eqn)
@@ -213,13 +222,17 @@ def _form(eqn: JaxprEqn, reader: _Reader) -> tuple[Form, tuple[Any, Any]] | str:
     return f"made by '{name}'"
 
 
+def _pair(first: Any, second: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(first), tuple(second)
+
+
 def _conv_form(eqn: JaxprEqn) -> tuple[Form, tuple[Any, Any]] | str:
     params = eqn.params
     numbers = params["dimension_numbers"]
     form = ConvForm(
-        lhs_shape=tuple(eqn.invars[0].aval.shape),
-        rhs_shape=tuple(eqn.invars[1].aval.shape),
-        out_shape=tuple(eqn.outvars[0].aval.shape),
+        lhs_shape=shape_of(eqn.invars[0]),
+        rhs_shape=shape_of(eqn.invars[1]),
+        out_shape=shape_of(eqn.outvars[0]),
         specs=(tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)),
         strides=tuple(params["window_strides"]),
         padding=tuple(map(tuple, params["padding"])),
@@ -237,27 +250,34 @@ def _conv_form(eqn: JaxprEqn) -> tuple[Form, tuple[Any, Any]] | str:
 
 
 def _scatter_form(eqn: JaxprEqn, reader: _Reader) -> tuple[Form, tuple[Any, Any]] | str:
-    table, indices, updates = (atom.aval for atom in eqn.invars)
+    table, indices, updates = (shape_of(atom) for atom in eqn.invars)
     numbers = eqn.params["dimension_numbers"]
-    axes = tuple(numbers.scatter_dims_to_operand_dims)
-    batching = tuple(getattr(numbers, "operand_batching_dims", ()))
+    scattered = tuple(numbers.scatter_dims_to_operand_dims)
     mode = str(eqn.params["mode"]).upper()
-    plain = len(axes) == 1 and tuple(numbers.inserted_window_dims) == axes and not batching
-    if not plain or not reader.is_zero(eqn.invars[0]) or not ("CLIP" in mode or "FILL" in mode or "PROMISE" in mode):
+    if getattr(numbers, "operand_batching_dims", ()) or not reader.is_zero(eqn.invars[0]):
         return "made by a scatter that is no lookup of rows"
     window = tuple(numbers.update_window_dims)
-    others = tuple(size for axis, size in enumerate(table.shape) if axis != axes[0])
-    if tuple(updates.shape[axis] for axis in window) != others:
-        return "made by a scatter of parts of rows"
-    positions = tuple(axis for axis in range(updates.ndim) if axis not in window)
-    num_positions = math.prod(indices.shape[:-1])
-    form = LookupForm(tuple(table.shape), axes[0], num_positions, positions + window, "CLIP" in mode)
+    sizes = [1] * len(table)
+    for axis, place in zip(
+        (a for a in range(len(table)) if a not in numbers.inserted_window_dims), window, strict=True
+    ):
+        sizes[axis] = updates[place]
+    cut = [axis for axis in range(len(table)) if sizes[axis] != table[axis]]
+    clip = "CLIP" in mode
+    # Where a whole axis is written its start can only be 0, but only clipping says so without looking.
+    known = clip or (scattered == tuple(cut) and ("FILL" in mode or "PROMISE" in mode))
+    if len(cut) != 1 or cut[0] not in scattered or sizes[cut[0]] != 1 or not known:
+        return "made by a scatter that is no lookup of rows"
+    positions = tuple(axis for axis in range(len(updates)) if axis not in window)
+    num_positions = math.prod(indices[:-1])
+    column = scattered.index(cut[0])
+    form = LookupForm(table, cut[0], num_positions, positions + window, clip, column)
     return form, (eqn.invars[1], eqn.invars[2])
 
 
 def _update_form(eqn: JaxprEqn, reader: _Reader) -> tuple[Form, tuple[Any, Any]] | str:
     """One row written into zeros: an embedding of a single number."""
-    table, update = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
+    table, update = shape_of(eqn.invars[0]), shape_of(eqn.invars[1])
     axes = [axis for axis, (whole, part) in enumerate(zip(table, update, strict=True)) if whole != part]
     if len(axes) != 1 or update[axes[0]] != 1 or len(table) < 2 or not reader.is_zero(eqn.invars[0]):
         return "made by 'dynamic_update_slice'"
@@ -316,7 +336,7 @@ def find_factors(
     reader = _Reader({var: eqn for eqn in flat.jaxpr.eqns for var in eqn.outvars})
     layers, scaled = [], {}
     for index, (name, shape, outvar) in enumerate(zip(names, shapes, flat.jaxpr.outvars, strict=True)):
-        if reader.is_zero(outvar):
+        if reader.is_zero(outvar) or math.prod(shape) == 0:
             layers.append(Layer(name, shape, None, (), "not used", unused=True))
             continue
         uses = "failed the self-check" if index in refuse else reader.uses(outvar)

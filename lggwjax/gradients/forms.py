@@ -4,8 +4,9 @@ A leaf whose gradient a product or a convolution makes has, for sample i, the gr
 
     g_i[b, k, :, :] = sum_s  x_i[b, k, s, :] d_i[b, s, :]^T
 
-with groups b, kernel offsets k, positions s (tokens, pixels), inputs x and cotangents d. A form reads x and d off the two
-operands of the equation that makes the gradient. Shapes: n samples, B groups, K offsets, S positions, I inputs, O outputs.
+with groups b, kernel offsets k, positions s (tokens, pixels), inputs x and cotangents d. A form reads x and d off the
+two operands of the equation that makes the gradient. Shapes: n samples, B groups, K offsets, S positions, I inputs, O
+outputs.
 """
 
 from __future__ import annotations
@@ -166,7 +167,8 @@ class ConvForm:
 class LookupForm:
     """Gradient made by ``scatter-add`` into zeros along one axis, as of an embedding: x is one-hot and never formed.
 
-    The first operand holds row numbers, one a position; a number out of range is clipped or dropped.
+    The first operand holds row numbers, one a position (in one ``column`` where it holds starts along several axes); a
+    number out of range is clipped or dropped.
     """
 
     table_shape: tuple[int, ...]
@@ -174,6 +176,7 @@ class LookupForm:
     num_positions: int
     updates_order: tuple[int, ...]
     clip: bool
+    column: int = 0
 
     @property
     def dims(self) -> tuple[int, int, int, int, int]:
@@ -183,7 +186,7 @@ class LookupForm:
 
     def rows(self, indices: Int[Array, "n ..."]) -> Int[Array, "n S"]:
         """Row numbers; -1 for what is dropped."""
-        flat = indices.reshape(indices.shape[0], self.num_positions)
+        flat = indices.reshape(indices.shape[0], self.num_positions, -1)[..., self.column]
         last = self.table_shape[self.axis] - 1
         if self.clip:
             return jnp.clip(flat, 0, last)
@@ -267,7 +270,7 @@ class Product:
     def cotangents(self, operands: list[Operands]) -> Float[Array, "n B S O"]:
         """Columns of all uses."""
         columns = [form.cotangents(b) for form, (_, b) in zip(self.forms, operands, strict=True)]
-        return jnp.concatenate(columns, 2) if len(columns) > 1 else columns[0]
+        return columns[0] if len(columns) == 1 else jnp.concatenate(columns, 2)
 
     def contract(self, rows: Array, columns: Float[Array, "n B S O"]) -> Float[Array, "n B I O"]:
         """Gradient blocks of one kernel offset."""

@@ -188,11 +188,13 @@ def path_grams(
 ) -> PathGrams:
     r"""Per-sample Gram matrices of the gradients along a path, relative to reference checkpoints of it.
 
-    .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_{r_s}), \, \xi_i(\theta_t) - \xi_i(\theta_{r_t}) \rangle
+    .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_{r_s}), \,
+        \xi_i(\theta_t) - \xi_i(\theta_{r_t}) \rangle
 
     Their mean over samples is the Gram matrix of the stacked gradient set. The subtraction comes before the product:
-    for checkpoints 1e-3 apart a float32 Gram matrix of the gradients themselves is off by 20% in the squared distances. The
-    reference is the first checkpoint until a step is short against the distance to it, then the one before the step.
+    for checkpoints 1e-3 apart a float32 Gram matrix of the gradients themselves is off by 20% in the squared distances.
+    The reference is the first checkpoint until a step is short against the distance to it, then the one before the
+    step.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.
@@ -260,8 +262,8 @@ def path_layout(
 def moving_references(path: Iterable[PyTree], selection: Selection) -> tuple[int, ...]:
     """Choose what each checkpoint's gradients are taken relative to, by distances between parameters.
 
-    In float32 the distance of two checkpoints is lost when it is small against their distance to the reference. Inside a
-    trace nothing is known, and the reference stays the first checkpoint.
+    In float32 the distance of two checkpoints is lost when it is small against their distance to the reference. Inside
+    a trace nothing is known, and the reference stays the first checkpoint.
 
     Args:
         path: T checkpoints.
@@ -275,16 +277,30 @@ def moving_references(path: Iterable[PyTree], selection: Selection) -> tuple[int
     current = 0
     for index, params in enumerate(path):
         leaves = selection.split(params)[0]
-        if reference is None or any(isinstance(leaf, Tracer) for leaf in leaves):
-            reference = previous = leaves
-            references.append(0)
-            continue
-        step, distance = map(float, np.asarray(_distances(leaves, previous, reference)))
-        if step < MOVE_REFERENCE * distance:
+        if reference is None or previous is None:
+            reference = leaves
+        elif is_short_step(leaves, previous, reference):
             reference, current = previous, index - 1
         previous = leaves
         references.append(current)
     return tuple(references)
+
+
+def is_short_step(leaves: list[Array], previous: list[Array], reference: list[Array]) -> bool:
+    """Whether a step is so short against the distance to the reference that the reference should move.
+
+    Args:
+        leaves: Coordinates now.
+        previous: Coordinates before the step.
+        reference: Coordinates of the present reference.
+
+    Returns:
+        The answer; no inside a trace, where nothing is known.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return False
+    step, distance = map(float, np.asarray(_distances(leaves, previous, reference)))
+    return step < MOVE_REFERENCE * distance
 
 
 @jax.jit

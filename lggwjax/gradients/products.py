@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lggwjax.gradients.costs import WORKING_BYTES, cheapest, pair_costs, path_costs
+from lggwjax.gradients.costs import WORKING_BYTES, cheapest, pair_costs, path_costs, stays_factored
 from lggwjax.gradients.engine import Held
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
 
@@ -110,12 +110,19 @@ def _parts(product: Product, operands: list[Operands], part: int, pieces: int):
         yield rows, columns[..., part * size : (part + 1) * size]
 
 
+@jax.jit
+def inner_products(left: Float[Array, "n p"], right: Float[Array, "m p"]) -> Float[Array, "n m"]:
+    """Products of rows in full precision: the default of accelerators would leave three digits."""
+    return jnp.einsum("ip,jp->ij", left, right, precision=HIGHEST)
+
+
 def path_products(
     held: tuple[Held, ...], steps: list[list[Array]], references: tuple[int, ...]
 ) -> Float[Array, "n T T"]:
     r"""Per-sample inner products of differences along a path, the subtraction before the product.
 
-    .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_{r_s}), \xi_i(\theta_t) - \xi_i(\theta_{r_t}) \rangle
+    .. math:: G^{(i)}_{st} = \langle \xi_i(\theta_s) - \xi_i(\theta_{r_s}), \,
+        \xi_i(\theta_t) - \xi_i(\theta_{r_t}) \rangle
 
     With factors :math:`d_t h_t^\top - d_r h_r^\top = (d_t - d_r) h_t^\top + d_r (h_t - h_r)^\top`.
 
@@ -216,3 +223,86 @@ def _lookup_overlaps(rows: Int[Array, "n T S"], references, dtype) -> _Overlaps:
     left, right = whole[:, :, references], whole[:, :, :, :, references]
     rr = left[:, :, :, :, references]
     return _Overlaps(whole - left - right + rr, right - rr, left - rr, rr)
+
+
+def pair_products(
+    held: tuple[Held, ...],
+    left: list[Array],
+    left_reference: list[Array],
+    right: list[Array],
+    right_reference: list[Array],
+) -> Float[Array, " n"]:
+    """Per-sample inner products of two differences, each subtracted before it is multiplied.
+
+    Args:
+        held: What the arrays are.
+        left: Arrays of one checkpoint; n samples.
+        left_reference: Arrays of the checkpoint it is taken relative to.
+        right: Arrays of another checkpoint.
+        right_reference: Its reference.
+
+    Returns:
+        One product a sample.
+    """
+    return _pair_products(held, (left, left_reference), (right, right_reference))
+
+
+@partial(jax.jit, static_argnames="held")
+def _pair_products(held: tuple[Held, ...], left, right) -> Float[Array, " n"]:
+    total = jnp.zeros(())
+    for item in held:
+        if item.product is None:
+            moved = [a[item.places[0]] - b[item.places[0]] for a, b in (left, right)]
+            total = total + jnp.einsum("np,np->n", *moved, precision=HIGHEST)
+            continue
+        sequence = [item.operands(arrays) for arrays in (*left, *right)]
+        if cheapest(path_costs(item.product, 1, 4)) == "contracted":
+            blocks = [item.product.gradients(operands) for operands in sequence]
+            first, second = blocks[0] - blocks[1], blocks[2] - blocks[3]
+            total = total + jnp.einsum("nbkio,nbkio->n", first, second, precision=HIGHEST)
+        else:
+            references = jnp.array([1, 1, 3, 3])
+            slots, slot_of = jnp.array([1, 3]), jnp.array([0, 0, 1, 1])
+            total = total + _paired(item.product, sequence, references, slots, slot_of)[:, 0, 2]
+    return total
+
+
+def compact_held(held: tuple[Held, ...]) -> tuple[Held, ...]:
+    """What :func:`compact` leaves of each leaf: its factors, or its gradient as rows where that multiplies faster."""
+    found, raw, num_rows = [], [], 0
+    for item in held:
+        if stays_factored(item.product):
+            for place in item.places:
+                if place not in raw:
+                    raw.append(place)
+            found.append(item)
+        else:
+            found.append(item._replace(product=None, places=(num_rows,)))
+            num_rows += 1
+    where = {place: index for index, place in enumerate(raw)}
+    return tuple(
+        item._replace(places=tuple(where[place] for place in item.places))
+        if item.product is not None
+        else item._replace(places=(len(raw) + item.places[0],))
+        for item in found
+    )
+
+
+def compact(held: tuple[Held, ...], arrays: list[Array]) -> list[Array]:
+    """Make factors ready to be multiplied again and again: as :func:`compact_held` describes."""
+    raw: list[int] = []
+    for item in held:
+        if stays_factored(item.product):
+            raw += [place for place in item.places if place not in raw]
+    rows = [
+        arrays[item.places[0]] if item.product is None else _rows(item.product, item.operands(arrays))
+        for item in held
+        if not stays_factored(item.product)
+    ]
+    return [arrays[place] for place in raw] + rows
+
+
+@partial(jax.jit, static_argnames="product")
+def _rows(product: Product, operands: list[Operands]) -> Float[Array, "n q"]:
+    blocks = product.gradients(operands)
+    return blocks.reshape(blocks.shape[0], -1)

@@ -1,4 +1,4 @@
-"""Projections of per-sample gradients on Gaussian directions of parameter space, by three routes on the same directions."""
+"""Projections of per-sample gradients on Gaussian directions of parameter space, the same ones by every route."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.engine import Held, Problem
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
-from lggwjax.gradients.products import path_products
+from lggwjax.gradients.products import pair_products
 
 NORMALS_AT_ONCE = 2**18  # small enough for the cache: a tile is multiplied before it leaves it
 
@@ -42,18 +42,18 @@ def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], 
 @partial(jax.jit, static_argnames=("item", "shape", "num_draws", "tile"))
 def _project_leaf(item: Held, shape, key, leaf, operands, num_draws: int, tile: int) -> Float[Array, "n K"]:
     product = item.product
-    direct = product is not None and (product.dims[2] == 1 or product.is_lookup)
+    direct = product if product is not None and (product.dims[2] == 1 or product.is_lookup) else None
     if product is None:
         rows = operands
-    elif not direct:
+    elif direct is None:
         blocks = product.gradients(operands)
         rows = product.to_leaf(blocks).reshape(blocks.shape[0], item.size)
 
     def one_tile(start):
         draws = start * tile + jnp.arange(tile)
         normals = directions_of_leaf(key, draws, leaf, shape, jnp.float32)
-        if direct:
-            return _along(product, operands, product.from_leaf(normals))  # pyright: ignore[reportOptionalMemberAccess]
+        if direct is not None:
+            return _along(direct, operands, direct.from_leaf(normals))
         flat = normals.reshape(tile, item.size).astype(rows.dtype)
         return jnp.einsum("np,dp->dn", rows, flat, precision=HIGHEST)
 
@@ -97,11 +97,11 @@ def project_by_jvp(
     return jnp.stack(columns, axis=1)
 
 
-def distances(problem: Problem, arrays: list[Array], reference: list[Array]) -> Float[Array, " n"]:
+def distances(held: tuple[Held, ...], arrays: list[Array], reference: list[Array]) -> Float[Array, " n"]:
     """Distances of gradients from one gradient, the subtraction before the square.
 
     Args:
-        problem: From :func:`lggwjax.gradients.engine.pose`.
+        held: What the arrays are.
         arrays: Factors of n samples.
         reference: Factors of one sample.
 
@@ -109,5 +109,4 @@ def distances(problem: Problem, arrays: list[Array], reference: list[Array]) -> 
         Distances, in the unit of the gradients.
     """
     repeated = [jnp.broadcast_to(one, many.shape) for one, many in zip(reference, arrays, strict=True)]
-    squares = path_products(problem.engine.held, [repeated, arrays], (0, 0))[:, 1, 1]
-    return jnp.sqrt(jnp.maximum(squares, 0))
+    return jnp.sqrt(jnp.maximum(pair_products(held, arrays, repeated, arrays, repeated), 0))

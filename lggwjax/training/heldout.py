@@ -14,8 +14,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 from scipy import special
 
-from lggwjax.gradients.gram import inner_products
 from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.products import inner_products
 from lggwjax.gradients.selection import Selection, batch_size
 
 NUM_BLOCKS = 16  # blocks of held-out samples behind each U-statistic

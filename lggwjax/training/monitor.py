@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from lggwjax.gradients.per_sample import prepare
+from lggwjax.gradients.engine import Engine, pose
+from lggwjax.gradients.gram import gram_layout
 from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
 from lggwjax.training.heldout import NUM_BLOCKS, Scalar, gradient_norm, pass_over, population_descent
-from lggwjax.training.probes import Probe, ProbePath, ProbeWidths, Route
+from lggwjax.training.probes import SKETCH_SIZE, Probe, ProbePath, ProbeWidths, Route
 from lggwjax.widths.estimate import Estimate, WidthEstimate
 from lggwjax.widths.finite import gaussian_width
+from lggwjax.widths.sketched import SketchedWidth
 
-STORED_BYTES = 2**31  # gradients of all checkpoints on both probes that are kept rather than computed again
+KEPT_BYTES = 2**31  # factors of all checkpoints on both probes that are kept; a larger path is sketched
 
 Record = dict[str, Any]
 
@@ -93,8 +95,9 @@ class Monitor:
             predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against integer labels
                 ``example["y"]``.
             feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
-            route: Keep all gradients (``"stored"``) or compute earlier ones again (``"recomputed"``); by default by
-                size.
+            route: ``"exact"`` keeps the factors of all checkpoints; ``"sketched"`` keeps memory constant, measures LGGW
+                with an error of the sketch beside the draws', and leaves single and union widths out. By default exact
+                while the factors take less than 2 GiB.
 
         Raises:
             ValueError: If ``max_checkpoints < 1`` or ``num_draws < 2``.
@@ -134,14 +137,14 @@ class Monitor:
             ``route``, ``chunk_size``, ``num_draws``, ``max_checkpoints``, ``num_parameters`` and ``kept_bytes``.
         """
         probe = self._probe(params, self._samples.train_probe, union=True)
-        num_parameters, kept = self._sizes(params)
+        engine = probe.problem.engine
         return {
             "route": probe.route,
             "chunk_size": probe.chunk_size,
             "num_draws": self._num_draws,
             "max_checkpoints": self._capacity,
-            "num_parameters": num_parameters,
-            "kept_bytes": kept if probe.route == "stored" else kept // self._capacity,
+            "num_parameters": sum(layer.size for layer in engine.layers),
+            "kept_bytes": self._kept_bytes(engine) if probe.route == "exact" else 4 * SKETCH_SIZE * self._num_probed(),
         }
 
     def measure(
@@ -191,16 +194,18 @@ class Monitor:
         heldout, outside = self._probe(params, self._samples.heldout_probe, union=False).extend(state.heldout, params)
         return MonitorState(train, heldout), widths, outside
 
-    def _sizes(self, params: PyTree) -> tuple[int, int]:
-        selection = select(params, self._wrt)
-        num_parameters = sum(int(np.size(leaf)) for leaf in selection.split(params)[0])
-        probes = [p for p in (self._samples.train_probe, self._samples.heldout_probe) if p is not None]
-        return num_parameters, self._capacity * num_parameters * 4 * sum(batch_size(p) for p in probes)
+    def _num_probed(self) -> int:
+        probes = (self._samples.train_probe, self._samples.heldout_probe)
+        return sum(batch_size(probe) for probe in probes if probe is not None)
+
+    def _kept_bytes(self, engine: Engine) -> int:
+        return self._capacity * self._num_probed() * engine.compact_bytes
 
     def _probe(self, params: PyTree, batch: PyTree, *, union: bool) -> Probe:
-        selection, loss, _, chunk_size = prepare(self._loss_fn, params, batch, self._wrt, None)
-        by_size: Route = "stored" if self._sizes(params)[1] <= STORED_BYTES else "recomputed"
-        return Probe(loss, selection, batch, chunk_size, self._capacity, self._num_draws, self._route or by_size, union)
+        problem = pose(self._loss_fn, params, batch, self._wrt)
+        by_size: Route = "exact" if self._kept_bytes(problem.engine) <= KEPT_BYTES else "sketched"
+        chunk_size = gram_layout(problem.engine, problem.num_samples, None, None).chunk_size
+        return Probe(problem, batch, chunk_size, self._capacity, self._num_draws, self._route or by_size, union)
 
     def _losses(self, params: PyTree, previous: PyTree | None, widths: ProbeWidths) -> Record:
         samples = self._samples
@@ -289,7 +294,11 @@ def _estimate_field(estimate: Estimate, num_samples: int, num_checkpoints: int) 
     }
 
 
-def _width_field(width: WidthEstimate, num_samples: int, num_checkpoints: int) -> Record:
+def _width_field(width: WidthEstimate | SketchedWidth, num_samples: int, num_checkpoints: int) -> Record:
+    if isinstance(width, SketchedWidth):
+        # Its interval covers the sketch too; nothing is guaranteed about it.
+        field = _estimate_field(width, num_samples, num_checkpoints)
+        return field | {"draws_bound95": None, "sketch_stderr": float(width.sketch_stderr)}
     guaranteed = [float(end) for end in width.guaranteed_interval(0.95)]
     return _estimate_field(width, num_samples, num_checkpoints) | {"draws_bound95": guaranteed}
 
@@ -301,7 +310,9 @@ def _width_fields(prefix: str, widths: ProbeWidths, batch: PyTree, length: int) 
         "cloud_width": _width_field(widths.cloud, num, 1),
         "nerc": _estimate_field(widths.nerc, num, length),
     }
-    if widths.union is not None:
+    if widths.union is not None and widths.single is not None:
         fields["single_width"] = _width_field(widths.single, num, length)
         fields["union_width"] = _width_field(widths.union, num, length)
+    elif not prefix:
+        fields |= {"single_width": None, "union_width": None}
     return {prefix + name: field for name, field in fields.items()}

@@ -1,26 +1,29 @@
-"""Widths along a growing path, on one probe: each new checkpoint costs one pass of per-sample gradients."""
+"""Widths along a growing path, on one probe: each new checkpoint costs one pass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key, PyTree
 
-from lggwjax.gradients.directions import random_projections
-from lggwjax.gradients.gram import inner_products, sample_products
-from lggwjax.gradients.per_sample import flat_gradients
-from lggwjax.gradients.selection import Selection, batch_size
+from lggwjax.gradients.engine import Problem
+from lggwjax.gradients.gram import is_short_step
+from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.products import compact, compact_held, cross_gram, pair_products
+from lggwjax.gradients.projections import distances, project_factors
+from lggwjax.gradients.sketch import NUM_GROUPS, sketch_factors
 from lggwjax.lggw import estimate_nerc, signed_norms
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
-from lggwjax.widths.factor import factor_gram, factor_moved_gram
+from lggwjax.widths.factor import ancestor_matrix, factor_gram, factor_moved_gram
 from lggwjax.widths.finite import width_from_factor
+from lggwjax.widths.sketched import SketchedExtremes, SketchedWidth, update_sketched, width_from_sketched
 from lggwjax.widths.streamed import RunningExtremes, update_extremes, width_from_extremes
 
-Route = Literal["stored", "recomputed"]
+Route = Literal["exact", "sketched"]
+SKETCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -28,48 +31,45 @@ class Probe:
     """What is measured on one set of samples along a path; the state of the path is a :class:`ProbePath`.
 
     Attributes:
-        loss: From :func:`lggwjax.gradients.selection.as_partial`.
-        selection: Gradient coordinates.
+        problem: From :func:`lggwjax.gradients.engine.pose`.
         batch: The n samples.
         chunk_size: Samples differentiated at once.
-        capacity: Checkpoints the path may grow to; fixes shapes, and with them the draws.
+        capacity: Checkpoints the path may grow to on the exact route; fixes shapes, and with them the draws.
         num_draws: Directions of each width, and sign vectors.
-        route: ``stored`` keeps the gradients of all checkpoints (n p numbers each); ``recomputed`` keeps parameters and
-            differentiates again.
-        union: Whether the union width is followed too.
+        route: ``exact`` keeps the factors of all checkpoints; ``sketched`` keeps an n x d sketch of the first and the
+            extremes on each direction: O(n d + K) numbers whatever the path and the model are.
+        union: Whether single and union widths are followed too; the exact route only.
+        sketch_size: d, numbers a sample.
     """
 
-    loss: Partial
-    selection: Selection
+    problem: Problem
     batch: PyTree
     chunk_size: int
     capacity: int
     num_draws: int
     route: Route
     union: bool
-
-    def gradients(self, params: PyTree) -> Float[Array, "n p"]:
-        """One pass of per-sample gradients."""
-        return flat_gradients(self.loss, params, self.batch, self.selection, self.chunk_size)
+    sketch_size: int = SKETCH_SIZE
 
     def start(self, key: Key[Array, ""]) -> ProbePath:
         """The empty path; ``key`` fixes the draws, common to all checkpoints, so that widths grow draw by draw."""
-        num = batch_size(self.batch)
+        num, exact = self.problem.num_samples, self.route == "exact"
         return ProbePath(
             key=key,
-            reference=None,
-            earlier=(),
-            grams=jnp.zeros((num, self.capacity, self.capacity)),
+            length=0,
             signed_suprema=jnp.zeros(self.num_draws),
             largest_trace=jnp.zeros(()),
-            extremes=RunningExtremes.empty(self.num_draws) if self.union else None,
+            exact=ExactPath(grams=jnp.zeros((num, self.capacity, self.capacity))) if exact else None,
+            extremes=RunningExtremes.empty(self.num_draws) if exact and self.union else None,
+            first=None,
+            sketched=None if exact else SketchedExtremes.empty(NUM_GROUPS, self.num_draws),
         )
 
     def extend(self, path: ProbePath, params: PyTree) -> tuple[ProbePath, ProbeWidths]:
         """Add a checkpoint.
 
         Args:
-            path: Shorter than ``capacity``.
+            path: Shorter than ``capacity``, on the exact route.
             params: The new checkpoint.
 
         Returns:
@@ -78,48 +78,99 @@ class Probe:
         Raises:
             ValueError: If the path is full.
         """
-        if path.length == self.capacity:
+        if path.exact is not None and path.length == self.capacity:
             raise ValueError(f"Expected at most {self.capacity} checkpoints, got one more. Raise max_checkpoints=.")
-        gradients = self.gradients(params)
-        reference = gradients if path.reference is None else path.reference
-        moved = gradients - reference
-        gram = inner_products(gradients, gradients)
+        arrays = self._factors(params)
+        gram = cross_gram(self.problem.engine.held, arrays, arrays)
         signs = jax.random.rademacher(jax.random.fold_in(path.key, 0), (self.num_draws, gram.shape[0]), gram.dtype)
-        extremes = path.extremes
-        if extremes is not None:
-            points = gradients - reference[:1]
-            projections = random_projections(jax.random.fold_in(path.key, 1), points, num_draws=self.num_draws)
-            extremes = update_extremes(extremes, projections, jnp.linalg.norm(points, axis=1))
-        longer = ProbePath(
-            key=path.key,
-            reference=reference,
-            earlier=(*path.earlier, params if self.route == "recomputed" else moved),
-            grams=self._grow(path, moved),
+        longer = replace(
+            path,
+            length=path.length + 1,
             signed_suprema=jnp.maximum(path.signed_suprema, signed_norms(signs, gram[None])[0]),
             largest_trace=jnp.maximum(path.largest_trace, jnp.trace(gram)),
-            extremes=extremes,
         )
-        return longer, self._widths(longer, gram)
+        if path.exact is None:
+            longer = self._sketch(longer, arrays)
+            state = longer.key, longer.sketched, longer.signed_suprema, longer.largest_trace
+            return longer, _sketched_widths(state, gram)
+        if path.extremes is not None:
+            longer = self._project(longer, arrays)
+        exact = self._grow(path.exact, params, arrays)
+        longer = replace(longer, exact=exact)
+        return longer, self._exact_widths(longer, exact, gram)
 
-    def _grow(self, path: ProbePath, moved: Float[Array, "n p"]) -> Float[Array, "n T T"]:
-        """Add a row to each sample's Gram matrix; the differences were taken before the products."""
-        grams, last = path.grams.astype(moved.dtype), path.length
-        # Entry 0 is the reference itself: its row stays zero.
-        for index in range(1, last):
-            before = path.earlier[index]
-            if self.route == "recomputed":
-                before = self.gradients(before) - path.reference  # pyright: ignore[reportOperatorIssue]
-            row = sample_products(before, moved)
+    def _factors(self, params: PyTree) -> list[Array]:
+        """One pass over the probe."""
+        chunks = [
+            [array[:count] for array in self.problem.factors(params, chunk)]
+            for _, count, chunk in iter_chunks(self.batch, self.problem.num_samples, self.chunk_size)
+        ]
+        return chunks[0] if len(chunks) == 1 else [jnp.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+    def _grow(self, path: ExactPath, params: PyTree, arrays: list[Array]) -> ExactPath:
+        """Add a row to each sample's Gram matrix: products of differences, each taken relative to its reference."""
+        held = self.problem.engine.held
+        new, compacted = compact(held, arrays), compact_held(held)
+        leaves, last = self.problem.selection.split(params)[0], len(path.steps)
+        if path.previous is None or path.reference is None:
+            return replace(path, steps=(new,), references=(0,), previous=leaves, reference=leaves)
+        reference, of_reference = path.references[-1], path.reference
+        if is_short_step(leaves, path.previous, of_reference):
+            reference, of_reference = last - 1, path.previous
+        steps, references, grams = (*path.steps, new), (*path.references, reference), path.grams
+        # Entry 0 is its own reference: its row stays zero.
+        for index in range(1, last + 1):
+            earlier = steps[index], steps[references[index]]
+            row = pair_products(compacted, *earlier, new, steps[reference])
             grams = grams.at[:, index, last].set(row).at[:, last, index].set(row)
-        return grams.at[:, last, last].set(sample_products(moved, moved)) if last else grams
+        return ExactPath(grams, steps, references, leaves, of_reference)
 
-    def _widths(self, path: ProbePath, gram: Float[Array, "n n"]) -> ProbeWidths:
+    def _project(self, path: ProbePath, arrays: list[Array]) -> ProbePath:
+        """Take the gradients of this checkpoint into the union, relative to the first sample's at the first."""
+        held = self.problem.engine.held
+        projections = project_factors(self.problem, jax.random.fold_in(path.key, 1), arrays, self.num_draws)
+        first = path.first
+        if first is None:
+            first = [array[:1] for array in arrays], projections[:1]
+        extremes = update_extremes(path.extremes, projections - first[1], distances(held, arrays, first[0]))
+        return replace(path, extremes=extremes, first=first)
+
+    def _sketch(self, path: ProbePath, arrays: list[Array]) -> ProbePath:
+        """Take the stacked gradient, relative to the first checkpoint's, into the sketched extremes."""
+        num = self.problem.num_samples
+        key = jax.random.fold_in(path.key, 1)
+        sketch = sketch_factors(self.problem, key, arrays, jnp.arange(num), self.sketch_size)
+        first = sketch if path.first is None else path.first
+        point = jnp.moveaxis(sketch - first, 0, 1).reshape(NUM_GROUPS, -1) / jnp.sqrt(float(num))
+        seen = update_sketched(path.sketched, jax.random.fold_in(path.key, 2), point)
+        return replace(path, first=first, sketched=seen)
+
+    def _exact_widths(self, path: ProbePath, exact: ExactPath, gram: Float[Array, "n n"]) -> ProbeWidths:
         draws = jnp.asarray(self.num_draws, jnp.int32)
-        found = _path_widths(path.key, path.grams, gram, path.signed_suprema, path.largest_trace, draws)
-        extremes = path.extremes
-        return (
-            found if extremes is None else replace(found, union=_union_width(extremes, self.capacity * gram.shape[0]))
-        )
+        ancestors = ancestor_matrix(exact.references, self.capacity)
+        found = _path_widths(path.key, exact.grams, ancestors, gram, path.signed_suprema, path.largest_trace, draws)
+        if path.extremes is None:
+            return found
+        return replace(found, union=_union_width(path.extremes, self.capacity * gram.shape[0]))
+
+
+@dataclass(frozen=True)
+class ExactPath:
+    """A path of which all factors are kept.
+
+    Attributes:
+        grams: Per-sample Gram matrices of differences, zero beyond the path. Shape (n, capacity, capacity).
+        steps: Factors at each checkpoint.
+        references: For each checkpoint the one it is taken relative to.
+        previous: Coordinates of the last checkpoint.
+        reference: Coordinates of its reference.
+    """
+
+    grams: Float[Array, "n T T"]
+    steps: tuple[list[Array], ...] = ()
+    references: tuple[int, ...] = ()
+    previous: list[Array] | None = None
+    reference: list[Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,35 +179,36 @@ class ProbePath:
 
     Attributes:
         key: Fixes every draw.
-        reference: Gradients at the first checkpoint; None before it.
-        earlier: For each checkpoint so far its parameters, or its gradients relative to the reference. T entries.
-        grams: Per-sample Gram matrices relative to the first checkpoint, zero beyond it. Shape (n, capacity, capacity).
+        length: Checkpoints so far.
         signed_suprema: Largest signed mean gradient so far for each sign vector. Shape (K,).
         largest_trace: Largest sum of squared gradient norms so far.
+        exact: The path itself, on the exact route.
         extremes: Projections of the union so far, or None.
+        first: On the exact route the factors and projections of the first gradient, on the sketched one the first
+            checkpoint's sketch, shape (n, G, d/G).
+        sketched: Extremes of the stacked gradient's sketches, on the sketched route.
     """
 
     key: Key[Array, ""]
-    reference: Float[Array, "n p"] | None
-    earlier: tuple[PyTree, ...]
-    grams: Float[Array, "n T T"]
+    length: int
     signed_suprema: Float[Array, " K"]
     largest_trace: Float[Array, ""]
+    exact: ExactPath | None
     extremes: RunningExtremes | None
-
-    @property
-    def length(self) -> int:
-        """Checkpoints so far."""
-        return len(self.earlier)
+    first: Any
+    sketched: SketchedExtremes | None
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ProbeWidths:
-    """All widths of a path on one probe, and of the cloud of per-sample gradients at its last checkpoint."""
+    """All widths of a path on one probe, and of the cloud of per-sample gradients at its last checkpoint.
 
-    stacked: WidthEstimate
-    single: WidthEstimate
+    ``single`` and ``union`` are None on the sketched route, which keeps inner products within a sample only, as a mean.
+    """
+
+    stacked: WidthEstimate | SketchedWidth
+    single: WidthEstimate | None
     union: WidthEstimate | None
     cloud: WidthEstimate
     nerc: Estimate
@@ -169,15 +221,34 @@ _union_width = jax.jit(
 
 
 @jax.jit
-def _path_widths(key, grams, gram, signed_suprema, largest_trace, num_draws) -> ProbeWidths:
+def _path_widths(key, grams, ancestors, gram, signed_suprema, largest_trace, num_draws) -> ProbeWidths:
     """All that follows from the Gram matrices; shapes are those of the full path, so it is compiled once."""
     keys = [jax.random.fold_in(key, index) for index in range(2, 5)]
-    signed = Moments.empty(dtype=gram.dtype).add(signed_suprema, jnp.ones_like(signed_suprema))
+    each = jax.vmap(lambda one: factor_moved_gram(one, ancestors))(grams)
     return ProbeWidths(
-        stacked=width_from_factor(keys[0], factor_moved_gram(grams.mean(0)), num_draws=num_draws),
-        single=width_from_factor(keys[1], jax.vmap(factor_moved_gram)(grams), num_draws=num_draws),
+        stacked=width_from_factor(keys[0], factor_moved_gram(grams.mean(0), ancestors), num_draws=num_draws),
+        single=width_from_factor(keys[1], each, num_draws=num_draws),
         union=None,
-        cloud=width_from_factor(keys[2], factor_gram(gram), num_draws=num_draws),
-        nerc=estimate_nerc(signed, largest_trace, gram.shape[0], num_draws),
-        gradient_rms=jnp.sqrt(jnp.trace(gram) / gram.shape[0]),
+        **_of_cloud(keys[2], gram, signed_suprema, largest_trace, num_draws),
     )
+
+
+@jax.jit
+def _sketched_widths(path_state, gram: Float[Array, "n n"]) -> ProbeWidths:
+    key, sketched, signed_suprema, largest_trace = path_state
+    draws = jnp.asarray(len(signed_suprema), jnp.int32)
+    return ProbeWidths(
+        stacked=width_from_sketched(sketched),
+        single=None,
+        union=None,
+        **_of_cloud(jax.random.fold_in(key, 4), gram, signed_suprema, largest_trace, draws),
+    )
+
+
+def _of_cloud(key, gram, signed_suprema, largest_trace, num_draws) -> dict[str, Any]:
+    signed = Moments.empty(dtype=gram.dtype).add(signed_suprema, jnp.ones_like(signed_suprema))
+    return {
+        "cloud": width_from_factor(key, factor_gram(gram), num_draws=num_draws),
+        "nerc": estimate_nerc(signed, largest_trace, gram.shape[0], num_draws),
+        "gradient_rms": jnp.sqrt(jnp.trace(gram) / gram.shape[0]),
+    }

@@ -9,7 +9,7 @@ import pytest
 
 from lggwjax import gradient_gram
 from lggwjax.gradients import path_grams
-from lggwjax.gradients.gram import inner_products, sample_products
+from lggwjax.gradients.products import inner_products
 
 NUM, DIM = 7, 5
 
@@ -37,7 +37,7 @@ def _brute(params):
     return np.asarray(rows, np.float64)
 
 
-@pytest.mark.parametrize("chunk_size", [None, 2, 3, 6, 7])
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, 3, 6, 7])
 def test_gradient_gram_is_the_product_of_the_gradients(chunk_size):
     rows = _brute(_params(0))
     np.testing.assert_allclose(
@@ -55,16 +55,19 @@ def test_gradient_gram_works_under_jit_and_vmap_and_follows_wrt():
     np.testing.assert_allclose(grams[1], _brute(_params(1)) @ _brute(_params(1)).T, rtol=1e-4, atol=1e-5)
 
 
-def test_a_chunk_of_one_makes_no_block():
-    with pytest.raises(ValueError, match="chunk_size >= 2"):
-        gradient_gram(loss, _params(0), BATCH, chunk_size=1)
+def test_chunks_below_one_are_refused():
+    with pytest.raises(ValueError, match="chunk_size >= 1, got 0"):
+        gradient_gram(loss, _params(0), BATCH, chunk_size=0)
+    with pytest.raises(ValueError, match="chunk_size >= 1, got 0"):
+        path_grams(loss, [_params(0), _params(1)], BATCH, chunk_size=0)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 3])
 def test_path_grams_are_products_of_differences(chunk_size):
     path = [_params(seed) for seed in range(4)]
     moved = np.stack([_brute(p) - _brute(path[0]) for p in path], 1)
-    found = path_grams(loss, path, BATCH, chunk_size=chunk_size)
+    found, references = path_grams(loss, path, BATCH, chunk_size=chunk_size)
+    assert references == (0, 0, 0, 0)
     np.testing.assert_allclose(found, np.einsum("isp,itp->ist", moved, moved), rtol=1e-4, atol=1e-5)
     assert float(jnp.abs(found[:, 0]).max()) == float(jnp.abs(found[:, :, 0]).max()) == 0
 
@@ -79,17 +82,16 @@ def test_path_grams_read_a_lazy_path_again_and_again():
 
     lazy = Lazy()
     found = path_grams(loss, lazy, BATCH, chunk_size=3)
-    np.testing.assert_allclose(found, path_grams(loss, [_params(0), _params(1)], BATCH), rtol=1e-4, atol=1e-6)
+    plain = path_grams(loss, [_params(0), _params(1)], BATCH)
+    np.testing.assert_allclose(found.grams, plain.grams, rtol=1e-4, atol=1e-6)
+    assert found.references == plain.references == (0, 0)
     assert lazy.reads >= 3
 
 
 def test_products():
     left, right = (np.random.default_rng(s).normal(size=(4, 9)).astype(np.float32) for s in (0, 1))
     np.testing.assert_allclose(inner_products(left, right), left @ right.T, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(sample_products(left, right), (left * right).sum(1), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("function", [inner_products, sample_products])
-def test_products_state_full_precision(function):
-    text = str(jax.make_jaxpr(function)(jnp.ones((2, 3)), jnp.ones((2, 3))))
-    assert "HIGHEST" in text.upper()
+def test_products_state_full_precision():
+    assert "HIGHEST" in str(jax.make_jaxpr(inner_products)(jnp.ones((2, 3)), jnp.ones((2, 3)))).upper()

@@ -12,7 +12,9 @@ import pytest
 from jax.tree_util import Partial
 
 from lggwjax import per_sample_gradients
-from lggwjax.gradients.per_sample import _chunk_gradients, flat_gradients, iter_chunks, prepare
+from lggwjax.gradients import per_sample
+from lggwjax.gradients.engine import pose
+from lggwjax.gradients.per_sample import iter_chunks
 
 NUM = 7
 
@@ -95,14 +97,15 @@ def test_a_dropout_key_and_integers_travel_along():
 
 
 def test_half_precision_parameters_keep_their_type():
-    found = per_sample_gradients(lambda w, x: (w * x).sum().astype(jnp.float32), jnp.ones(3, jnp.bfloat16), jnp.eye(3))
-    assert found.dtype == jnp.bfloat16
-    selection, partial, num, chunk = prepare(
-        lambda w, x: (w * x).sum().astype(jnp.float32), jnp.ones(3, jnp.bfloat16), jnp.eye(3), None, None
-    )
-    rows = flat_gradients(partial, jnp.ones(3, jnp.bfloat16), jnp.eye(3), selection, chunk)
+    def halved(w, x):
+        return (w * x).sum().astype(jnp.float32)
+
+    half, batch = jnp.ones(3, jnp.bfloat16), jnp.eye(3)
+    assert per_sample_gradients(halved, half, batch).dtype == jnp.bfloat16
+    problem = pose(halved, half, batch, None)
+    rows = problem.engine.flat_gradients(problem.loss, half, batch)
     assert rows.dtype == jnp.float32, "rows are multiplied in single precision"
-    assert num == 3
+    assert problem.num_samples == 3
 
 
 def _weighted(weights, params, example):
@@ -122,12 +125,15 @@ class Weighted(eqx.Module):
 @pytest.mark.parametrize(
     "make", [lambda w: Partial(_weighted, w), lambda w: Weighted(w, 2)], ids=["Partial", "equinox"]
 )
-def test_a_loss_with_arrays_neither_compiles_again_nor_goes_stale(make):
+def test_a_loss_with_arrays_neither_compiles_again_nor_goes_stale(make, compilations):
     batch = jnp.arange(10.0).reshape(5, 2)
-    first = per_sample_gradients(make(jnp.ones(2)), jnp.zeros(2), batch)
-    compiled = _chunk_gradients._cache_size()
-    second = per_sample_gradients(make(3 * jnp.ones(2)), jnp.zeros(2), batch)
-    assert _chunk_gradients._cache_size() == compiled
+    weights = jnp.ones(2), 3 * jnp.ones(2)
+    with compilations() as compiled:
+        first = per_sample_gradients(make(weights[0]), jnp.zeros(2), batch)
+    with compilations() as again:
+        second = per_sample_gradients(make(weights[1]), jnp.zeros(2), batch)
+    assert compiled
+    assert again == []
     np.testing.assert_allclose(first, -2 * batch)
     np.testing.assert_allclose(second, -6 * batch)
 
@@ -140,12 +146,12 @@ def test_static_fields_of_a_callable_pytree_do_compile_anew():
     np.testing.assert_allclose(np.asarray(fourth), -4.0)
 
 
-def test_the_same_function_compiles_once(params, batch):
+def test_the_same_function_compiles_once(params, batch, compilations):
     per_sample_gradients(loss, params, batch)
-    compiled = _chunk_gradients._cache_size()
     moved = jax.tree.map(lambda x: x + 1, params)
-    per_sample_gradients(loss, moved, batch)
-    assert _chunk_gradients._cache_size() == compiled
+    with compilations() as again:
+        per_sample_gradients(loss, moved, batch)
+    assert again == []
 
 
 @pytest.mark.parametrize(
@@ -197,12 +203,15 @@ def test_chunks_have_one_shape_and_count_every_example_once(chunk_size):
     assert [start for start, *_ in chunks] == list(range(0, 5, chunk_size))
 
 
-def test_chunks_by_default_hold_half_a_gibibyte():
-    wide = jnp.zeros(2**20)
-    _, _, num, chunk_size = prepare(_weighted_loss, wide, jax.ShapeDtypeStruct((1000, 2**20), jnp.float32), None, None)
-    assert num == 1000
-    assert chunk_size == 128
-    *_, chunk_size = prepare(
-        _weighted_loss, wide, jax.ShapeDtypeStruct((1000, 2**20), jnp.float32), None, None, copies=4
-    )
-    assert chunk_size == 32
+def test_chunks_by_default_hold_half_a_gibibyte(monkeypatch):
+    cut = []
+
+    def spy(batch, num_samples, chunk_size):
+        cut.append((num_samples, chunk_size))
+        return iter_chunks(batch, num_samples, chunk_size)
+
+    monkeypatch.setattr(per_sample, "iter_chunks", spy)
+    wide, batch = jax.ShapeDtypeStruct((2**20,), jnp.float32), jax.ShapeDtypeStruct((1000, 2**20), jnp.float32)
+    found = jax.eval_shape(lambda p, b: per_sample_gradients(_weighted_loss, p, b), wide, batch)
+    assert found.shape == (1000, 2**20)
+    assert cut == [(1000, 128)]

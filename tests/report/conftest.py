@@ -108,7 +108,7 @@ def make_config(kind: str) -> dict[str, Any]:
             "seed": 0,
             "fresh": kind == "fresh",
         },
-        "measuring": {"route": "stored", "num_draws": 512},
+        "measuring": {"route": "exact", "num_draws": 512},
         "environment": {
             "python": "3.11.2",
             "versions": {"lggwjax": "0.1.0", "jax": "0.10.2", "optax": None},

@@ -48,7 +48,7 @@ def test_the_folder_holds_what_the_readme_promises(folder):
     assert {"config.json", "metrics.jsonl", "checkpoints", "figures", "report.html"} <= names
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg", ".csv"}
     config = json.loads((folder / "config.json").read_text())
-    assert config["measuring"]["route"] == "stored"
+    assert config["measuring"]["route"] == "exact"
     assert config["measuring"]["steps"] == [record["step"] for record in read(folder)]
     assert config["environment"]["versions"]["jax"]
 
