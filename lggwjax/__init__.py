@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lggwjax.gradients import gradient_gram, per_sample_gradients
+from lggwjax.gradients import gradient_gram, per_sample_gradients, random_projections
 from lggwjax.lggw import SingleWidths, lggw, nerc, single_widths
 from lggwjax.planner import Plan, plan
 from lggwjax.widths import Estimate, WidthEstimate, closed_form, gaussian_width, width_from_gram
@@ -37,6 +37,7 @@ __all__ = [
     "nerc",
     "per_sample_gradients",
     "plan",
+    "random_projections",
     "report",
     "single_widths",
     "training",

@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
 from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
+from lggwjax.gradients.layout import StreamLayout, stream_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
 from lggwjax.gradients.selection import LossFn, Wrt
-from lggwjax.planner import StreamLayout, prefers_gram, stream_layout
+from lggwjax.planner import prefers_gram
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
 from lggwjax.widths.finite import (

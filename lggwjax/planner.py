@@ -3,95 +3,31 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from lggwjax.gradients.costs import BATCHED, FLOPS_PER_BYTE, Cost, cheapest, default_memory, pair_costs, path_costs
-from lggwjax.gradients.engine import Engine, Held, pose
-from lggwjax.gradients.gram import GramLayout, gram_layout, path_layout
-from lggwjax.gradients.per_sample import checked_chunk
+from lggwjax.gradients.costs import cheapest, default_memory, pair_costs, path_costs
+from lggwjax.gradients.engine import Engine, pose
+from lggwjax.gradients.layout import (
+    GramLayout,
+    StreamLayout,
+    gram_flops,
+    gram_layout,
+    pass_flops,
+    path_layout,
+    stream_flops,
+    stream_layout,
+    width_flops,
+)
 from lggwjax.gradients.selection import LossFn, Wrt
 
 Kind = Literal["stacked", "single", "union", "gram"]
-
-# What else costs, in products' operations of a common processor: a normal number, an operation of a convolution.
-FLOPS_PER_NORMAL = {"cpu": 1900.0}
-FLOPS_PER_CONVOLUTION = {"cpu": 3.0}
-
-
-class StreamLayout(NamedTuple):
-    """How a set is streamed past directions.
-
-    Attributes:
-        chunk_size: Samples at once.
-        route: ``factors`` contracts layer factors with the directions; ``jvp`` differentiates forward.
-        memory: Bytes predicted.
-    """
-
-    chunk_size: int
-    route: Literal["factors", "jvp"]
-    memory: int
-
-
-def pass_flops(engine: Engine) -> float:
-    """Work of one sample's factors: a forward and a backward pass without the products that make the gradients."""
-    products, convolutions = engine.work
-    return products + convolutions * FLOPS_PER_CONVOLUTION.get(jax.default_backend(), 1.0)
-
-
-def _gram_flops(engine: Engine, num_points: int, layout: GramLayout) -> float:
-    products = sum((_cheapest_pair(h, num_points).flops for h in engine.held), 0.0)
-    blocks = math.ceil(num_points / layout.chunk_size)
-    passes = num_points * (1 if layout.keep else (blocks + 1) / 2)
-    return passes * pass_flops(engine) + products
-
-
-def _cheapest_pair(item: Held, num_points: int) -> Cost:
-    if item.product is None:
-        return Cost(2.0 * num_points**2 * item.size, 0)
-    costs = pair_costs(item.product, num_points, num_points)
-    return costs[cheapest(costs)]
-
-
-def _width_flops(num_points: int, num_draws: int) -> float:
-    # A factorisation, and draws with a maximum over all points each.
-    return num_points**3 / 3 * BATCHED + num_draws * num_points * (2.0 * num_points + 8 * FLOPS_PER_BYTE)
-
-
-def _stream_flops(engine: Engine, num_points: int, num_draws: int, chunk_size: int) -> dict[str, float]:
-    size = sum(h.size for h in engine.held)
-    normals = FLOPS_PER_NORMAL.get(jax.default_backend(), 100.0) * size * num_draws * math.ceil(num_points / chunk_size)
-    contraction = sum(
-        2.0 * BATCHED * h.size * h.product.dims[2]
-        for h in engine.held
-        if h.product is not None and h.product.dims[2] > 1
-    )
-    own = num_points * pass_flops(engine) + normals
-    return {
-        "factors": own + num_points * (contraction + 2.0 * num_draws * size),
-        "jvp": own + num_points * num_draws * pass_flops(engine),
-    }
-
-
-def stream_layout(
-    engine: Engine, num_samples: int, length: int, num_draws: int, chunk_size: int | None, max_memory: int | None
-) -> StreamLayout:
-    """Cut a streamed set into chunks: the largest that fit, since directions are drawn again for every chunk."""
-    budget = default_memory() if max_memory is None else max_memory
-    contracted = [h.size for h in engine.held if h.product is not None and h.product.dims[2] > 1]
-    one = engine.sizes.held + max(engine.sizes.peak, 2 * 4 * max(contracted, default=0)) + 2 * 4 * num_draws
-    tile = 4 * 4 * max((h.size for h in engine.held), default=0)
-    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - tile) // one))
-    costs = _stream_flops(engine, num_samples * length, num_draws, chunk)
-    route: Literal["factors", "jvp"] = "jvp" if costs["jvp"] < costs["factors"] and engine.has_jvp else "factors"
-    return StreamLayout(chunk, route, tile + one * chunk)
 
 
 def prefers_gram(
@@ -116,8 +52,8 @@ def prefers_gram(
     budget = default_memory() if max_memory is None else max_memory
     if gram.memory > budget and stream.memory < gram.memory:
         return False
-    by_gram = _gram_flops(engine, num_points, gram) + _width_flops(num_points, num_draws)
-    return by_gram <= _stream_flops(engine, num_points, num_draws, stream.chunk_size)[stream.route]
+    by_gram = gram_flops(engine, num_points, gram) + width_flops(num_points, num_draws)
+    return by_gram <= stream_flops(engine, num_points, num_draws, stream.chunk_size)[stream.route]
 
 
 @dataclass(frozen=True)
@@ -250,17 +186,17 @@ def plan(
     if along_path:
         layout: GramLayout | StreamLayout = path_layout(engine, num, length, chunk_size, max_memory)
         flops = num * length * pass_flops(engine) + sum(leaf.flops for leaf in _leaves(engine, num, length, True))
-        flops += _width_flops(length, num_draws) * (num if kind == "single" else 1)
+        flops += width_flops(length, num_draws) * (num if kind == "single" else 1)
     elif kind == "gram":
         layout = gram_layout(engine, num, chunk_size, max_memory)
-        flops = _gram_flops(engine, num, layout)
+        flops = gram_flops(engine, num, layout)
     else:
         if prefers_gram(engine, num, length, num_draws, chunk_size, max_memory):
             layout = gram_layout(engine, num * length, chunk_size, max_memory)
-            flops = _gram_flops(engine, num * length, layout) + _width_flops(num * length, num_draws)
+            flops = gram_flops(engine, num * length, layout) + width_flops(num * length, num_draws)
         else:
             layout = stream_layout(engine, num, length, num_draws, chunk_size, max_memory)
-            flops = _stream_flops(engine, num * length, num_draws, layout.chunk_size)[layout.route]
+            flops = stream_flops(engine, num * length, num_draws, layout.chunk_size)[layout.route]
     return Plan(
         kind=kind,
         route="streamed" if isinstance(layout, StreamLayout) else "gram",

@@ -213,9 +213,16 @@ def test_works_under_jit_and_vmap_with_traced_draws():
 
 def test_nan_inside_a_trace_stays_nan():
     path = [PATH[0], jax.tree.map(lambda x: x * jnp.nan, PATH[1])]
-    found = jax.jit(lambda p: (lggw(KEY, loss, p, BATCH).value, nerc(KEY, loss, p, BATCH).value))(path)
+    kinds = ("stacked", "single", "union")
+    found = jax.jit(
+        lambda p: (*(lggw(KEY, loss, p, BATCH, kind=k).value for k in kinds), nerc(KEY, loss, p, BATCH).value)
+    )(path)
     assert np.isnan(found).all()
-    assert np.isnan(lggw(KEY, loss, path, BATCH, kind="union").value)
+    for kind in kinds:
+        with pytest.raises(ValueError, match="Expected finite inner products of gradients"):
+            lggw(KEY, loss, path, BATCH, kind=kind)
+    with pytest.raises(ValueError, match="Expected finite inner products of gradients"):
+        nerc(KEY, loss, path, BATCH)
 
 
 def test_a_second_call_compiles_nothing(compilations):

@@ -26,7 +26,7 @@ ALLOWED = {
     "gradients": {"jaxprs"},
     "planner": {"gradients"},
     "lggw": {"gradients", "widths", "planner"},
-    "models": set(),
+    "models": {"jaxprs"},
     "data": set(),
     "report": set(),
     "training": CORE | {"models", "data", "report"},

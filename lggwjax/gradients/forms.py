@@ -265,7 +265,9 @@ class Product:
         if self.is_lookup:
             return [jnp.concatenate([f.rows(a) for f, (a, _) in zip(self.forms, operands, strict=True)], 1)]  # pyright: ignore[reportAttributeAccessIssue]
         rows = [form.inputs(a) for form, (a, _) in zip(self.forms, operands, strict=True)]  # pyright: ignore[reportAttributeAccessIssue]
-        return [jnp.concatenate(uses, 2) if len(uses) > 1 else uses[0] for uses in zip(*rows, strict=True)]
+        if len(rows) == 1:
+            return rows[0]
+        return [jnp.concatenate(uses, 2) for uses in zip(*rows, strict=True)]
 
     def cotangents(self, operands: list[Operands]) -> Float[Array, "n B S O"]:
         """Columns of all uses."""

@@ -11,9 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
-from lggwjax.gradients.costs import default_memory
-from lggwjax.gradients.engine import Engine, Problem, pose
-from lggwjax.gradients.per_sample import checked_chunk, iter_chunks
+from lggwjax.gradients.engine import Problem, pose
+from lggwjax.gradients.layout import gram_layout, path_layout
+from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import cross_gram, path_products
 from lggwjax.gradients.selection import LossFn, Selection, Wrt
 
@@ -123,47 +123,6 @@ def _assembled(rows: list[list[Array]]) -> Float[Array, "N N"]:
     return jnp.concatenate([jnp.concatenate([*row, *rest], 1) for row, rest in zip(rows, above, strict=True)])
 
 
-class GramLayout(NamedTuple):
-    """How a Gram matrix is cut into blocks.
-
-    Attributes:
-        chunk_size: Samples differentiated at once.
-        keep: Whether the factors of all samples are kept; if not, each block differentiates again.
-        memory: Bytes predicted, result included.
-    """
-
-    chunk_size: int
-    keep: bool
-    memory: int
-
-
-def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_memory: int | None) -> GramLayout:
-    """Cut a Gram matrix into blocks that fit.
-
-    Args:
-        engine: Gives bytes a sample.
-        num_points: Gradients in all.
-        chunk_size: What the caller asks for, or None.
-        max_memory: Bytes, or None for the default share.
-
-    Returns:
-        The largest chunks that fit, with all factors kept if these fit too.
-
-    Raises:
-        ValueError: If ``chunk_size < 1``.
-    """
-    budget = default_memory() if max_memory is None else max_memory
-    result = 3 * 4 * num_points**2
-    sizes = engine.sizes
-    left = budget - result
-    keep = sizes.held * num_points <= left - sizes.peak
-    fitting = (left - (sizes.held * num_points if keep else 0)) // (sizes.peak + (0 if keep else 2 * sizes.held))
-    chunk = checked_chunk(chunk_size, num_points, max(1, fitting))
-    held = sizes.held * (num_points if keep else 2 * chunk)
-    scratch = engine.pair_scratch(min(chunk, num_points), num_points if keep else chunk)
-    return GramLayout(chunk, keep, result + held + max(sizes.peak * chunk, scratch))
-
-
 class PathGrams(NamedTuple):
     """Per-sample Gram matrices of the differences along a path.
 
@@ -230,33 +189,6 @@ def path_grams(
         steps = [problem.factors(params, chunk) for params in checkpoints]
         grams.append(path_products(problem.engine.held, steps, references)[:count])
     return PathGrams(grams[0] if len(grams) == 1 else jnp.concatenate(grams), references)
-
-
-def path_layout(
-    engine: Engine, num_samples: int, length: int, chunk_size: int | None, max_memory: int | None
-) -> GramLayout:
-    """Cut the samples of a path into chunks that fit, all T checkpoints of a chunk at once.
-
-    Args:
-        engine: Gives bytes a sample.
-        num_samples: n.
-        length: T.
-        chunk_size: What the caller asks for, or None.
-        max_memory: Bytes, or None for the default share.
-
-    Returns:
-        The layout; ``keep`` is always true.
-
-    Raises:
-        ValueError: If ``chunk_size < 1``.
-    """
-    budget = default_memory() if max_memory is None else max_memory
-    sizes = engine.sizes
-    result = 2 * 4 * num_samples * length**2
-    one = sizes.held * length + max(sizes.peak, engine.path_scratch(1, length))
-    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - result) // one))
-    scratch = engine.path_scratch(chunk, length)
-    return GramLayout(chunk, True, result + sizes.held * length * chunk + max(sizes.peak * chunk, scratch))
 
 
 def moving_references(path: Iterable[PyTree], selection: Selection) -> tuple[int, ...]:

@@ -9,11 +9,75 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.directions import directions_of_leaf
-from lggwjax.gradients.engine import Held, Problem
+from lggwjax.gradients.engine import Held, Problem, pose
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
+from lggwjax.gradients.layout import stream_layout
+from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import pair_products
+from lggwjax.gradients.selection import LossFn, Wrt
 
 NORMALS_AT_ONCE = 2**18  # small enough for the cache: a tile is multiplied before it leaves it
+
+
+def random_projections(
+    key: Key[Array, ""],
+    loss_fn: LossFn,
+    params: PyTree,
+    batch: PyTree,
+    *,
+    num_draws: int,
+    wrt: Wrt = None,
+    chunk_size: int | None = None,
+    max_memory: int | None = None,
+    self_check: bool = True,
+) -> Float[Array, "n K"]:
+    r"""Inner products of per-sample gradients with K Gaussian directions of parameter space that are never stored.
+
+    .. math:: s_{ik} = \langle \xi_i, g_k \rangle, \quad g_k \sim N(0, I_p)
+
+    Guarantees (up to rounding):
+        * Direction k depends on ``key``, k and the shapes of the leaves alone: not on the samples, on K or on chunks.
+        * No p x K block is formed, and no n x p block where layers have factors.
+
+    Args:
+        key: One PRNG key; the same key gives the same directions, so that samples may arrive in several calls.
+        loss_fn: ``loss_fn(params, example) -> scalar``.
+        params: Any pytree.
+        batch: n examples along the leading axis.
+        num_draws: K, at least 1.
+        wrt: Which leaves are gradient coordinates; by default all floating ones.
+        chunk_size: Examples at once; by default what fits ``max_memory``. Directions are drawn again for each chunk.
+        max_memory: Bytes that may be used on top of what is there.
+        self_check: See :func:`lggwjax.gradient_gram`.
+
+    Returns:
+        The inner products, in loss per unit of parameter; not scaled by 1/sqrt(K).
+
+    Raises:
+        ValueError: If ``num_draws < 1``, or as :func:`lggwjax.per_sample_gradients`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def loss(w, x): return w @ x
+        >>> key, points = jax.random.key(0), jnp.eye(3)
+        >>> few, many = (random_projections(key, loss, jnp.ones(3), points, num_draws=k) for k in (5, 9))
+        >>> bool((few == many[:, :5]).all())
+        True
+    """
+    if num_draws < 1:
+        raise ValueError(f"Expected num_draws >= 1, got {num_draws}.")
+    problem = pose(loss_fn, params, batch, wrt, self_check=self_check)
+    layout = stream_layout(problem.engine, problem.num_samples, 1, num_draws, chunk_size, max_memory)
+    if not problem.engine.held:
+        return jnp.zeros((problem.num_samples, num_draws))  # the loss does not depend on its parameters
+    parts = []
+    for _, count, chunk in iter_chunks(batch, problem.num_samples, layout.chunk_size):
+        if layout.route == "jvp":
+            found = project_by_jvp(problem, key, params, chunk, num_draws)
+        else:
+            found = project_factors(problem, key, problem.factors(params, chunk), num_draws)
+        parts.append(found[:count])
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], num_draws: int) -> Float[Array, "n K"]:
@@ -31,12 +95,12 @@ def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], 
     Returns:
         The projections, not scaled by 1/sqrt(K).
     """
-    total = jnp.zeros((arrays[0].shape[0], num_draws), jnp.float32) if arrays else 0
+    total = jnp.zeros((arrays[0].shape[0], num_draws))
     for index, (item, shape) in enumerate(problem.engine.held_leaves()):
         operands = item.operands(arrays) if item.product is not None else arrays[item.places[0]]
         tile = max(1, min(64, num_draws, NORMALS_AT_ONCE // max(item.size, 1)))
         total = total + _project_leaf(item, shape, key, index, operands, num_draws, tile)
-    return total  # pyright: ignore[reportReturnType]
+    return total
 
 
 @partial(jax.jit, static_argnames=("item", "shape", "num_draws", "tile"))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.engine import Engine, pose
-from lggwjax.gradients.gram import gram_layout
+from lggwjax.gradients.layout import gram_layout
 from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
 from lggwjax.training.heldout import NUM_BLOCKS, Scalar, gradient_norm, pass_over, population_descent
 from lggwjax.training.probes import SKETCH_SIZE, Probe, ProbePath, ProbeWidths, Route
