@@ -33,7 +33,8 @@ def width(file: str, kind: str, tolerance: float | None = None, check_samples: i
         file: The problem's.
         kind: ``union`` or ``stacked``.
         tolerance: Relative standard error asked for; by default the library's number of draws.
-        check_samples: On how many samples the rivals must agree on the Gram matrix behind the width.
+        check_samples: On how many samples the rivals must agree on what is behind the width: the Gram matrix of a
+            union, the diameter of a stacked set.
     """
     given = in_jax(file)
     key = jax.random.key(0)
@@ -46,19 +47,18 @@ def width(file: str, kind: str, tolerance: float | None = None, check_samples: i
         numbers = {"value": float(found.value), "stderr": float(found.stderr), "num_draws": int(found.num_draws)}
         return numbers | plan_facts(given, kind, num_draws=int(found.num_draws))
 
-    def matrix(_: Any) -> jax.Array:
+    def behind(_: Any) -> jax.Array:
         some = jax.tree.map(lambda a: a[:check_samples], given.batch)
         if kind == "union":
             return lggwjax.gradient_gram(given.loss_fn, given.path[0], some, wrt=given.wrt)
-        return lggwjax.gradients.path_grams(given.loss_fn, given.path, some, wrt=given.wrt).mean(0)
+        return lggwjax.lggw(key, given.loss_fn, given.path, some, kind, wrt=given.wrt).diameter[None]
 
     limits = {GRADIENTS: Limit(lambda: [given.batch_gradient(params) for params in given.path]), **machine.rates()}
-    return Subject(call, limits, facts, matrix if check_samples else None)
+    return Subject(call, limits, facts, behind if check_samples else None)
 
 
 def plan_facts(given: InJax, kind: str, **options: Any) -> dict[str, Any]:
-    """What the library predicts: peak bytes and the flops of its matrix products; nothing if it has no planner."""
-    if not hasattr(lggwjax, "plan"):
-        return {}
+    """What the library predicts: peak bytes, seconds, and the flops of its matrix products."""
     plan = lggwjax.plan(given.loss_fn, given.path, given.batch, kind, wrt=given.wrt, **options)
-    return {"plan_bytes": int(plan.memory), "plan_flops": float(sum(leaf.flops for leaf in plan.leaves))}
+    flops = float(sum(leaf.flops for leaf in plan.leaves))
+    return {"plan_bytes": int(plan.memory), "plan_seconds": float(plan.seconds), "plan_flops": flops}

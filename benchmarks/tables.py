@@ -90,7 +90,7 @@ def _memory_table(rows: list[Row]) -> Table:
 def _limit_text(row: Row, name: str, unit: str) -> str:
     if unit == "calls":
         ratio = times(row, row, ("", name))
-        return f"{name} {seconds_text(row.seconds(name))}" + (f", {ratio[0]:.3g} to a call" if ratio else "")
+        return f"{name} {seconds_text(row.seconds(name))}" + (f" (one call = {ratio[0]:.3g} of them)" if ratio else "")
     rate = row.rate(name) or 0.0
     return f"{name} at {rate / 1e9:.0f} GFLOP/s" if unit == "flops" else f"{name} at {rate / 1e6:.0f} million/s"
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
 from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
-from lggwjax.gradients.layout import StreamLayout, stream_layout
+from lggwjax.gradients.layout import Layout, stream_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
 from lggwjax.gradients.selection import LossFn, Wrt
@@ -305,7 +305,7 @@ def _union_width(
 
 
 def _streamed_width(
-    key, problem: Problem, path: Iterable[PyTree], batch: PyTree, num_draws: int, layout: StreamLayout
+    key, problem: Problem, path: Iterable[PyTree], batch: PyTree, num_draws: int, layout: Layout
 ) -> WidthEstimate:
     """Project chunk by chunk and keep the largest and smallest projection on each direction."""
     extremes = RunningExtremes.empty(num_draws)

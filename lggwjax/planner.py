@@ -15,8 +15,7 @@ from jaxtyping import PyTree
 from lggwjax.gradients.costs import cheapest, default_memory, pair_costs, path_costs
 from lggwjax.gradients.engine import Engine, pose
 from lggwjax.gradients.layout import (
-    GramLayout,
-    StreamLayout,
+    Layout,
     gram_flops,
     gram_layout,
     pass_flops,
@@ -150,7 +149,8 @@ def plan(
 ) -> Plan:
     """Say what :func:`lggwjax.lggw` or :func:`lggwjax.gradient_gram` will do and cost, before it is done.
 
-    The loss is traced, nothing of it is compiled or computed.
+    Nothing is computed. The loss is traced and its pass compiled, because only the compiler knows its memory; the
+    measurement uses what was compiled.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.
@@ -184,7 +184,7 @@ def plan(
     engine, num = problem.engine, problem.num_samples
     along_path = kind in ("stacked", "single")
     if along_path:
-        layout: GramLayout | StreamLayout = path_layout(engine, num, length, chunk_size, max_memory)
+        layout: Layout = path_layout(engine, num, length, chunk_size, max_memory)
         flops = num * length * pass_flops(engine) + sum(leaf.flops for leaf in _leaves(engine, num, length, True))
         flops += width_flops(length, num_draws) * (num if kind == "single" else 1)
     elif kind == "gram":
@@ -199,7 +199,7 @@ def plan(
             flops = stream_flops(engine, num * length, num_draws, layout.chunk_size)[layout.route]
     return Plan(
         kind=kind,
-        route="streamed" if isinstance(layout, StreamLayout) else "gram",
+        route="gram" if layout.route == "gram" else "streamed",
         leaves=tuple(_leaves(engine, num if along_path else num * length, length, along_path)),
         num_samples=num,
         num_checkpoints=length,
@@ -207,7 +207,7 @@ def plan(
         num_draws=num_draws,
         chunk_size=min(layout.chunk_size, num),
         flops=flops,
-        memory=layout.memory,
+        memory=layout.compiled(engine).memory,
         seconds=flops / _product_rate(),
     )
 

@@ -12,6 +12,7 @@ CASES = {
     "resnet-gram": "resnet_gram",
     "resnet-wide": "resnet_wide",
     "projections": "projections",
+    "monitor": "monitor",
     "scaling": "scaling",
 }
 

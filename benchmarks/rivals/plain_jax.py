@@ -100,4 +100,8 @@ def stacked(file: str, num_samples: int) -> Subject:
             total = total + products([gradients(params, part) for params in given.path])
         return total / num_samples
 
-    return Subject(call, check=lambda result: result)
+    def diameter(gram: jax.Array) -> jax.Array:
+        squares = jnp.diagonal(gram)
+        return jnp.sqrt((squares[:, None] + squares - 2 * gram).max())[None]
+
+    return Subject(call, check=diameter)

@@ -94,6 +94,11 @@ def cheapest(costs: dict[Route, Cost]) -> Route:
     return min(costs, key=lambda route: costs[route].flops)
 
 
+def needs_contraction(product: Product | None) -> bool:
+    """Whether a direction is multiplied by a layer's own gradients, because its factors have positions to sum over."""
+    return product is not None and product.dims[2] > 1 and not product.is_lookup
+
+
 def stays_factored(product: Product | None) -> bool:
     """Whether products along a growing path are made from factors rather than from the gradient as rows."""
     return product is not None and cheapest(path_costs(product, 1, 2)) == "activations"

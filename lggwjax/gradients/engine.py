@@ -28,6 +28,9 @@ from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batc
 from lggwjax.jaxprs import count_flops, flat_jaxpr, holds, live_bytes
 
 MAX_ENGINES = 64
+# How much more than the least a compiled pass keeps alive, because it runs side by side what does not wait for one
+# another; seen on processors with convolutions.
+COMPILED_PEAK = {"cpu": 2.3}
 _engines: OrderedDict[Hashable, Engine] = OrderedDict()
 _seen_at: OrderedDict[Hashable, set[int]] = OrderedDict()
 _log = logging.getLogger("lggwjax")
@@ -81,7 +84,8 @@ class Engine:
         self._shapes = [jnp.shape(leaf) for leaf in coordinates]
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), batch)
         arguments = (*jax.tree.map(_abstract, (loss, coordinates, others)), example)
-        self._num_own = len(jax.tree.leaves(example))
+        self._arguments = jax.tree.leaves(arguments[:-1]), jax.tree.leaves(example)
+        self._num_own = len(self._arguments[1])
         self._num_loss_leaves = len(jax.tree.leaves(loss))
         self.forward = jax.make_jaxpr(self._loss)(*arguments)
         self.flat = flat_jaxpr(self._gradient, *arguments)
@@ -119,7 +123,8 @@ class Engine:
         shared = len(self.flat.jaxpr.invars) - self._num_own
         self._sizes_of = [size(place) for place in self._raw]
         self.work = count_flops(program.jaxpr.jaxpr)
-        self.sizes = Sizes(rows + sum(map(size, self._raw)), rows + live_bytes(program.jaxpr, shared))
+        peak = COMPILED_PEAK.get(jax.default_backend(), 1.0) * live_bytes(program.jaxpr, shared)
+        self.sizes = Sizes(rows + sum(map(size, self._raw)), rows + int(peak))
         self._jitted = jax.jit(self._factors), jax.jit(self._gradients), jax.jit(self._derivative)
 
     def _keep(self, place: int) -> int:
@@ -138,6 +143,22 @@ class Engine:
     def gradients(self, loss: Partial, params: PyTree, batch: PyTree) -> list[Array]:
         """Per-sample gradients of a chunk, one array a leaf."""
         return self._jitted[1](*self._flatten(loss, params, batch))
+
+    def pass_bytes(self, num_samples: int) -> int:
+        """Bytes that one pass takes, results included: those of the compiled program, which the pass then uses.
+
+        Args:
+            num_samples: Samples of the chunk.
+
+        Returns:
+            Bytes beyond parameters and samples; an estimate where the compiler does not say.
+        """
+        shared, own = self._arguments
+        own = [jax.ShapeDtypeStruct((num_samples, *x.shape), x.dtype) for x in own]
+        found = self._jitted[0].lower(shared, own).compile().memory_analysis()
+        if found is None:
+            return self.sizes.peak * num_samples
+        return int(found.temp_size_in_bytes + found.output_size_in_bytes)
 
     def derivative(
         self, loss: Partial, params: PyTree, batch: PyTree, key: Key[Array, ""], draw: int

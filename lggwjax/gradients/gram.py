@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -88,37 +88,55 @@ def cloud_gram(
     if not problem.engine.held:
         return jnp.zeros((num * length,) * 2)  # the loss does not depend on its parameters
     layout = gram_layout(problem.engine, num * length, chunk_size, max_memory)
-    chunk_size = min(layout.chunk_size, num)
-
-    def blocks():
-        at = 0
-        for params in path:
-            for start, count, chunk in iter_chunks(batch, num, chunk_size):
-                yield at + start, count, (params, chunk)
-            at += num
-
-    kept: dict[int, list[Array]] = {}
+    blocks = _Blocks(problem, path, batch, min(layout.chunk_size, num))
+    held = problem.engine.held
+    if layout.keep:
+        arrays = joined([arrays for _, arrays in blocks])
+        return cross_gram(held, arrays, arrays)
     rows = []
-    for start, count, where in blocks():
-        left = [array[:count] for array in problem.factors(*where)]
+    for position, left in blocks:
         row = []
-        for other, other_count, other_where in blocks():
-            if other > start:
+        for other, right in blocks:
+            row.append(cross_gram(held, left, left if other == position else right))
+            if other == position:
                 break
-            right = left if other == start else kept.get(other)
-            if right is None:
-                right = [array[:other_count] for array in problem.factors(*other_where)]
-            row.append(cross_gram(problem.engine.held, left, right))
         rows.append(row)
-        if layout.keep:
-            kept[start] = left
     return _assembled(rows)
+
+
+class _Blocks:
+    """Factors of one chunk of samples at one checkpoint after another; computed again each time they are asked for."""
+
+    def __init__(self, problem: Problem, path: Iterable[PyTree], batch: PyTree, chunk_size: int):
+        self._problem, self._path, self._batch, self._chunk_size = problem, path, batch, chunk_size
+
+    def __iter__(self) -> Iterator[tuple[int, list[Array]]]:
+        position = 0
+        for params in self._path:
+            for _, count, chunk in iter_chunks(self._batch, self._problem.num_samples, self._chunk_size):
+                yield position, [array[:count] for array in self._problem.factors(params, chunk)]
+                position += 1
+
+
+def joined(parts: list[list[Array]]) -> list[Array]:
+    """Factors of several chunks as those of one; an array is let go as soon as it is joined.
+
+    Args:
+        parts: Arrays of each chunk; emptied.
+
+    Returns:
+        Arrays of all.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    whole = []
+    while parts[0]:
+        whole.append(jnp.concatenate([part.pop(0) for part in parts]))
+    return whole
 
 
 def _assembled(rows: list[list[Array]]) -> Float[Array, "N N"]:
     """The whole matrix from the blocks on and below its diagonal."""
-    if len(rows) == 1:
-        return rows[0][0]
     above = [[rows[j][i].T for j in range(i + 1, len(rows))] for i in range(len(rows))]
     return jnp.concatenate([jnp.concatenate([*row, *rest], 1) for row, rest in zip(rows, above, strict=True)])
 

@@ -7,30 +7,60 @@ from typing import Literal, NamedTuple
 
 import jax
 
-from lggwjax.gradients.costs import BATCHED, FLOPS_PER_BYTE, Cost, cheapest, default_memory, pair_costs
+from lggwjax.gradients.costs import (
+    BATCHED,
+    FLOPS_PER_BYTE,
+    Cost,
+    cheapest,
+    default_memory,
+    needs_contraction,
+    pair_costs,
+)
 from lggwjax.gradients.engine import Engine, Held
 from lggwjax.gradients.per_sample import checked_chunk
+
+AT_EASE = 2**30  # bytes of one chunk; a larger one would not be faster
 
 # What else costs, in products' operations of a common processor: a normal number, an operation of a convolution.
 FLOPS_PER_NORMAL = {"cpu": 1900.0}
 FLOPS_PER_CONVOLUTION = {"cpu": 3.0}
 
 
-class GramLayout(NamedTuple):
-    """How a Gram matrix is cut into blocks.
+class Layout(NamedTuple):
+    """How work is cut into chunks, and the bytes it takes on top of what is there.
 
     Attributes:
+        route: ``gram`` multiplies gradients with one another; ``factors`` contracts layer factors with directions,
+            ``jvp`` differentiates forward along them.
         chunk_size: Samples differentiated at once.
-        keep: Whether the factors of all samples are kept; if not, each block differentiates again.
-        memory: Bytes predicted, result included.
+        keep: Whether all factors are kept; if not, each block of a Gram matrix differentiates again.
+        result: Bytes of the result.
+        held: Bytes of the factors that are held at once.
+        scratch: Bytes of products in the making.
+        pass_memory: Bytes that one pass takes beyond what it leaves behind.
     """
 
+    route: Literal["gram", "factors", "jvp"]
     chunk_size: int
     keep: bool
-    memory: int
+    result: int
+    held: int
+    scratch: int
+    pass_memory: int
+
+    @property
+    def memory(self) -> int:
+        """The most at once."""
+        return self.result + self.held + max(self.pass_memory, self.scratch)
+
+    def compiled(self, engine: Engine) -> Layout:
+        """The same with the memory of the compiled pass, which only the compiler knows."""
+        if not engine.held:
+            return self
+        return self._replace(pass_memory=engine.pass_bytes(self.chunk_size) - engine.sizes.held * self.chunk_size)
 
 
-def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_memory: int | None) -> GramLayout:
+def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_memory: int | None) -> Layout:
     """Cut a Gram matrix into blocks that fit.
 
     Args:
@@ -47,19 +77,19 @@ def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_mem
     """
     budget = default_memory() if max_memory is None else max_memory
     result = 3 * 4 * num_points**2
-    sizes = engine.sizes
+    held, peak = engine.sizes
     left = budget - result
-    keep = sizes.held * num_points <= left - sizes.peak
-    fitting = (left - (sizes.held * num_points if keep else 0)) // (sizes.peak + (0 if keep else 2 * sizes.held))
-    chunk = checked_chunk(chunk_size, num_points, max(1, fitting))
-    held = sizes.held * (num_points if keep else 2 * chunk)
-    scratch = engine.pair_scratch(min(chunk, num_points), num_points if keep else chunk)
-    return GramLayout(chunk, keep, result + held + max(sizes.peak * chunk, scratch))
+    keep = held * num_points <= left - peak
+    fitting = (left - held * num_points) // (peak - held + 1) if keep else left // (peak + 2 * held)
+    chunk = checked_chunk(chunk_size, num_points, max(1, min(fitting, AT_EASE // peak + 1)))
+    side = num_points if keep else chunk
+    kept = held * (num_points if keep else 2 * chunk)
+    return Layout("gram", chunk, keep, result, kept, engine.pair_scratch(side, side), (peak - held) * chunk)
 
 
 def path_layout(
     engine: Engine, num_samples: int, length: int, chunk_size: int | None, max_memory: int | None
-) -> GramLayout:
+) -> Layout:
     """Cut the samples of a path into chunks that fit, all T checkpoints of a chunk at once.
 
     Args:
@@ -70,32 +100,50 @@ def path_layout(
         max_memory: Bytes, or None for the default share.
 
     Returns:
-        The layout; ``keep`` is always true.
+        The largest chunks that fit.
 
     Raises:
         ValueError: If ``chunk_size < 1``.
     """
     budget = default_memory() if max_memory is None else max_memory
-    sizes = engine.sizes
+    held, peak = engine.sizes
     result = 2 * 4 * num_samples * length**2
-    one = sizes.held * length + max(sizes.peak, engine.path_scratch(1, length))
-    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - result) // one))
+    one = held * length + max(peak, engine.path_scratch(1, length))
+    chunk = checked_chunk(chunk_size, num_samples, max(1, min(budget - result, AT_EASE) // one))
     scratch = engine.path_scratch(chunk, length)
-    return GramLayout(chunk, True, result + sizes.held * length * chunk + max(sizes.peak * chunk, scratch))
+    return Layout("gram", chunk, True, result, held * length * chunk, scratch, (peak - held) * chunk)
 
 
-class StreamLayout(NamedTuple):
-    """How a set is streamed past directions.
+def stream_layout(
+    engine: Engine, num_samples: int, length: int, num_draws: int, chunk_size: int | None, max_memory: int | None
+) -> Layout:
+    """Cut a streamed set into chunks: the largest that fit, since directions are drawn again for every chunk.
 
-    Attributes:
-        chunk_size: Samples at once.
-        route: ``factors`` contracts layer factors with the directions; ``jvp`` differentiates forward.
-        memory: Bytes predicted.
+    Args:
+        engine: Gives bytes a sample.
+        num_samples: n.
+        length: T checkpoints.
+        num_draws: K.
+        chunk_size: What the caller asks for, or None.
+        max_memory: Bytes, or None for the default share.
+
+    Returns:
+        The layout, with the cheaper of the two routes.
+
+    Raises:
+        ValueError: If ``chunk_size < 1``.
     """
-
-    chunk_size: int
-    route: Literal["factors", "jvp"]
-    memory: int
+    budget = default_memory() if max_memory is None else max_memory
+    held, peak = engine.sizes
+    # A layer with positions is contracted to its own gradients; a direction of one leaf is drawn, moved and multiplied.
+    contracted = 2 * 4 * max((h.size for h in engine.held if needs_contraction(h.product)), default=0)
+    tile = 4 * 4 * max((h.size for h in engine.held), default=0)
+    one = held + max(peak - held, contracted) + 2 * 4 * num_draws
+    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - tile) // one))
+    costs = stream_flops(engine, num_samples * length, num_draws, chunk)
+    route: Literal["factors", "jvp"] = "jvp" if costs["jvp"] < costs["factors"] and engine.has_jvp else "factors"
+    result = 2 * 4 * num_samples * num_draws
+    return Layout(route, chunk, True, result, held * chunk, contracted * chunk + tile, (peak - held) * chunk)
 
 
 def pass_flops(engine: Engine) -> float:
@@ -104,7 +152,7 @@ def pass_flops(engine: Engine) -> float:
     return products + convolutions * FLOPS_PER_CONVOLUTION.get(jax.default_backend(), 1.0)
 
 
-def gram_flops(engine: Engine, num_points: int, layout: GramLayout) -> float:
+def gram_flops(engine: Engine, num_points: int, layout: Layout) -> float:
     """Work of a Gram matrix: the passes, and the products by their cheapest routes."""
     products = sum((_cheapest_pair(h, num_points).flops for h in engine.held), 0.0)
     blocks = math.ceil(num_points / layout.chunk_size)
@@ -128,27 +176,9 @@ def stream_flops(engine: Engine, num_points: int, num_draws: int, chunk_size: in
     """Work of streaming points past directions, by each route."""
     size = sum(h.size for h in engine.held)
     normals = FLOPS_PER_NORMAL.get(jax.default_backend(), 100.0) * size * num_draws * math.ceil(num_points / chunk_size)
-    contraction = sum(
-        2.0 * BATCHED * h.size * h.product.dims[2]
-        for h in engine.held
-        if h.product is not None and h.product.dims[2] > 1
-    )
+    contraction = sum(2.0 * BATCHED * h.size * h.product.dims[2] for h in engine.held if needs_contraction(h.product))
     own = num_points * pass_flops(engine) + normals
     return {
         "factors": own + num_points * (contraction + 2.0 * num_draws * size),
         "jvp": own + num_points * num_draws * pass_flops(engine),
     }
-
-
-def stream_layout(
-    engine: Engine, num_samples: int, length: int, num_draws: int, chunk_size: int | None, max_memory: int | None
-) -> StreamLayout:
-    """Cut a streamed set into chunks: the largest that fit, since directions are drawn again for every chunk."""
-    budget = default_memory() if max_memory is None else max_memory
-    contracted = [h.size for h in engine.held if h.product is not None and h.product.dims[2] > 1]
-    one = engine.sizes.held + max(engine.sizes.peak, 2 * 4 * max(contracted, default=0)) + 2 * 4 * num_draws
-    tile = 4 * 4 * max((h.size for h in engine.held), default=0)
-    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - tile) // one))
-    costs = stream_flops(engine, num_samples * length, num_draws, chunk)
-    route: Literal["factors", "jvp"] = "jvp" if costs["jvp"] < costs["factors"] and engine.has_jvp else "factors"
-    return StreamLayout(chunk, route, tile + one * chunk)

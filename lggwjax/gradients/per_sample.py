@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,14 +61,16 @@ def per_sample_gradients(
 
 
 def checked_chunk(chunk_size: int | None, num_samples: int, fitting: int) -> int:
-    """The chunk size a caller asked for, or the one that fits; at most n.
+    """The chunk size a caller asked for, or one that fits and cuts n evenly; at most n.
 
     Raises:
         ValueError: If ``chunk_size < 1``.
     """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"Expected chunk_size >= 1, got {chunk_size}.")
-    return min(fitting if chunk_size is None else chunk_size, num_samples)
+    if chunk_size is None:
+        return math.ceil(num_samples / math.ceil(num_samples / fitting))
+    return min(chunk_size, num_samples)
 
 
 def iter_chunks(batch: PyTree, num_samples: int, chunk_size: int) -> Iterator[tuple[int, int, Any]]:

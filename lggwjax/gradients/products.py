@@ -97,10 +97,16 @@ def _contracted(
         first = list(_parts(product, left, part, pieces))
         second = first if same else list(_parts(product, right, part, pieces))
         for (rows, columns), (other_rows, other_columns) in zip(first, second, strict=True):
+            rows, total = _after(rows, total)
             a = product.contract(rows, columns)
             b = a if same else product.contract(other_rows, other_columns)
             total = total + jnp.einsum("nbio,mbio->nm", a, b, precision=HIGHEST)
     return total
+
+
+def _after(rows: Array, total: Array) -> tuple[Array, Array]:
+    """Begin a part when the one before is done: run side by side, the blocks of all parts would be held at once."""
+    return jax.lax.optimization_barrier((rows, total))
 
 
 def _parts(product: Product, operands: list[Operands], part: int, pieces: int):
@@ -167,12 +173,22 @@ def _gram_of_moved(stacked: Float[Array, "n T q"], references: Int[Array, " T"])
 def _contracted_path(
     product: Product, sequence: list[list[Operands]], references: Int[Array, " T"], pieces: int
 ) -> Float[Array, "n T T"]:
-    total = jnp.zeros((), jnp.float32)
+    length, total = len(sequence), jnp.zeros((), jnp.float32)
+    merged = _merged(sequence)
     for part in range(pieces):
-        for offset in zip(*(_parts(product, operands, part, pieces) for operands in sequence), strict=True):
-            blocks = jnp.stack([product.contract(rows, columns) for rows, columns in offset], axis=1)
-            total = total + _gram_of_moved(blocks.reshape(*blocks.shape[:2], -1), references)
+        for rows, columns in _parts(product, merged, part, pieces):
+            rows, total = _after(rows, total)
+            blocks = product.contract(rows, columns)
+            blocks = blocks.reshape(length, blocks.shape[0] // length, -1)
+            moved = blocks - blocks[references]
+            total = total + jnp.einsum("snp,tnp->nst", moved, moved, precision=HIGHEST)
     return total
+
+
+def _merged(sequence: list[list[Operands]]) -> list[Operands]:
+    """Checkpoints as more samples, T n of them: one program for all instead of one each."""
+    uses = zip(*sequence, strict=True)
+    return [(jnp.concatenate([a for a, _ in use]), jnp.concatenate([b for _, b in use])) for use in uses]
 
 
 @partial(jax.jit, static_argnames="product")
@@ -185,7 +201,11 @@ def _paired(
 ) -> Float[Array, "n T T"]:
     """Products of differences from products of inputs and products of cotangents, both of differences."""
     columns = jnp.stack([product.cotangents(operands) for operands in sequence], axis=2)
-    rows = [jnp.stack(r, axis=2 - product.is_lookup) for r in zip(*map(product.inputs, sequence), strict=True)]
+    if product.dims[1] > 1:
+        merged = [rows.reshape(len(sequence), -1, *rows.shape[1:]) for rows in product.inputs(_merged(sequence))]
+        rows = [jnp.moveaxis(steps, 0, 2) for steps in merged]
+    else:
+        rows = [jnp.stack(r, axis=2 - product.is_lookup) for r in zip(*map(product.inputs, sequence), strict=True)]
     if product.is_lookup:
         x = _lookup_overlaps(rows[0], references, columns.dtype)
     else:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from lggwjax.gradients.costs import needs_contraction
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.engine import Held, Problem, pose
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
@@ -106,7 +107,7 @@ def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], 
 @partial(jax.jit, static_argnames=("item", "shape", "num_draws", "tile"))
 def _project_leaf(item: Held, shape, key, leaf, operands, num_draws: int, tile: int) -> Float[Array, "n K"]:
     product = item.product
-    direct = product if product is not None and (product.dims[2] == 1 or product.is_lookup) else None
+    direct = None if needs_contraction(product) else product
     if product is None:
         rows = operands
     elif direct is None:

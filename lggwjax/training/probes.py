@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.engine import Problem
-from lggwjax.gradients.gram import is_short_step
+from lggwjax.gradients.gram import is_short_step, joined
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import compact, compact_held, cross_gram, pair_products
 from lggwjax.gradients.projections import distances, project_factors
@@ -101,11 +101,8 @@ class Probe:
 
     def _factors(self, params: PyTree) -> list[Array]:
         """One pass over the probe."""
-        chunks = [
-            [array[:count] for array in self.problem.factors(params, chunk)]
-            for _, count, chunk in iter_chunks(self.batch, self.problem.num_samples, self.chunk_size)
-        ]
-        return chunks[0] if len(chunks) == 1 else [jnp.concatenate(parts) for parts in zip(*chunks, strict=True)]
+        chunks = iter_chunks(self.batch, self.problem.num_samples, self.chunk_size)
+        return joined([[array[:count] for array in self.problem.factors(params, chunk)] for _, count, chunk in chunks])
 
     def _grow(self, path: ExactPath, params: PyTree, arrays: list[Array]) -> ExactPath:
         """Add a row to each sample's Gram matrix: products of differences, each taken relative to its reference."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -64,20 +64,19 @@ class Solved:
 
         return [self.coordinates, *([step(leaf) for leaf in self.coordinates] for _ in range(2))]
 
-    def checkpoints(self) -> list:
-        """The path as the library takes it."""
+    def checkpoints(self, path: list[list]) -> list:
+        """A path as the library takes it."""
         _, others = self.selection.split(self.problem.params)
-        return [self.selection.merge(coordinates, others) for coordinates in self.path()]
+        return [self.selection.merge(coordinates, others) for coordinates in path]
 
-    def call(self, function: Callable, params, **kwargs) -> np.ndarray:
-        found = function(self.problem.loss_fn, params, self.problem.batch, wrt=self.problem.wrt, **kwargs)
-        assert found.dtype == jnp.float32
-        return np.asarray(found, np.float64)
+    def call(self, function: Callable, params, **kwargs):
+        return function(self.problem.loss_fn, params, self.problem.batch, wrt=self.problem.wrt, **kwargs)
 
-    def error(self, found: np.ndarray, expected: np.ndarray, scale: float | None = None) -> float:
+    def error(self, found, expected: np.ndarray, scale: np.ndarray | float | None = None) -> float:
         """Largest difference, in units of what rounding may do; ``scale`` is by default the largest entry."""
-        scale = np.abs(expected).max() if scale is None else scale
-        return float(np.abs(found - expected).max() / (self.tolerance * scale))
+        found, scale = np.asarray(found, np.float64), np.abs(expected).max() if scale is None else scale
+        assert found.shape == np.shape(expected)
+        return float(np.max(np.abs(found - expected) / np.maximum(self.tolerance * scale, 1e-300)))
 
 
 def _quick_jit(function: Callable) -> Callable:
@@ -123,33 +122,54 @@ def test_gram_in_chunks(solved):
 def test_gram_under_jit(solved):
     problem = solved.problem
     found = _quick_jit(lambda p: gradient_gram(problem.loss_fn, p, problem.batch, wrt=problem.wrt))(problem.params)
-    assert solved.error(np.asarray(found, np.float64), product(solved.rows)) < 1
+    assert solved.error(found, product(solved.rows)) < 1
 
 
 def test_path_grams_are_products_of_differences(solved):
-    rows, wrong = (np.stack([np.concatenate(solved.gradients(c), 1) for c in solved.path(s)], 1) for s in (1.0, 1.1))
-    moved, expected = _path_products(rows)
-    # A difference carries the rounding of the gradients themselves, so a product carries it times the other difference.
-    scale = np.linalg.norm(rows, axis=-1).max() * np.linalg.norm(moved, axis=-1).max()
-    found = solved.call(path_grams, solved.checkpoints())
-    assert found.shape == expected.shape
-    assert solved.error(found, expected, scale) < 1
-    assert solved.error(_path_products(wrong)[1], expected, scale) > 1
+    rows, wrong = (_stacked(solved, solved.path(scale)) for scale in (1.0, 1.1))
+    found = solved.call(path_grams, solved.checkpoints(solved.path()))
+    expected, scale = _path_products(rows, found.references)
+    assert solved.error(found.grams, expected, scale) < 1
+    assert solved.error(_path_products(wrong, found.references)[0], expected, scale) > 1
 
     # Three points lie in a plane, where the width of a convex set is its perimeter over 2 sqrt(2 pi).
     sides = np.stack([np.linalg.norm(rows[:, s] - rows[:, t], axis=-1) for s, t in itertools.combinations(range(3), 2)])
     for kind, lengths in (("stacked", np.sqrt(np.square(sides).mean(1, keepdims=True))), ("single", sides)):
-        key, problem = jax.random.key(0), solved.problem
-        found = lggw(key, problem.loss_fn, solved.checkpoints(), problem.batch, kind, num_draws=64, wrt=problem.wrt)
-        assert solved.error(found.diameter**2, lengths.max(0).mean() ** 2, 2 * scale) < 1
+        key, problem, path = jax.random.key(0), solved.problem, solved.checkpoints(solved.path())
+        found = lggw(key, problem.loss_fn, path, problem.batch, kind, num_draws=64, wrt=problem.wrt)
+        assert solved.error(found.diameter**2, lengths.max(0).mean() ** 2, scale.max()) < 1
         width = (lengths.sum(0) / (2 * math.sqrt(2 * math.pi))).mean()
-        slack = solved.tolerance * scale / lengths.max(0).mean()
+        slack = solved.tolerance * scale.max() / lengths.max(0).mean()
         assert abs(float(found.value) - width) < 6 * float(found.stderr) + float(found.rounding) + slack
 
 
-def _path_products(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    moved = rows - rows[:, :1]
-    return moved, np.einsum("isp,itp->ist", moved, moved)
+@pytest.mark.parametrize("name", ["dense-tokens", "conv-few-positions", "embedding-row-chosen-by-parameters"])
+def test_a_short_step_far_away_keeps_its_digits(name):
+    solved = Solved(CASES[name].build())
+    first, far, other = solved.path()
+    path = [first, far, [a + 1e-3 * (b - c) for a, b, c in zip(far, other, first, strict=True)]]
+    rows = _stacked(solved, path)
+    found = solved.call(path_grams, solved.checkpoints(path))
+    assert found.references == (0, 0, 1)
+    expected, scale = _path_products(rows, found.references)
+    assert solved.error(found.grams, expected, scale) < 1
+    assert solved.error(_path_products(rows, (0, 0, 0))[0], expected, scale) > 1
+
+
+def _stacked(solved: Solved, path: list[list]) -> np.ndarray:
+    """Gradients along a path as an array (n, T, p)."""
+    return np.stack([np.concatenate(solved.gradients(coordinates), 1) for coordinates in path], 1)
+
+
+def _path_products(rows: np.ndarray, references: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Gram matrices of differences, and the size of what rounding is relative to in each entry.
+
+    A difference carries the rounding of the gradients themselves, so a product carries it times the other difference.
+    """
+    moved = rows - rows[:, list(references)]
+    sizes = np.linalg.norm(moved, axis=-1).max(0)
+    scale = np.linalg.norm(rows, axis=-1).max() * (sizes[:, None] + sizes)
+    return np.einsum("isp,itp->ist", moved, moved), scale
 
 
 def test_plan_tells_the_route_of_every_leaf(solved):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from lggwjax import lggw, nerc
+from lggwjax.training import monitor as monitors
 from lggwjax.training.monitor import Monitor, Samples
 
 DIM, CAPACITY = 4, 5
@@ -204,9 +206,70 @@ def test_without_held_out_samples_nothing_is_said_of_unseen_data(path):
 def test_plan_says_route_and_size():
     plan = _monitor().plan(START)
     assert plan["num_parameters"] == 3 * DIM
-    assert plan["route"] == "stored"
+    assert plan["route"] == "exact"
     assert plan["kept_bytes"] == CAPACITY * 3 * DIM * 4 * 16
-    assert _monitor(route="recomputed").plan(START)["route"] == "recomputed"
+    assert _monitor(route="sketched").plan(START)["route"] == "sketched"
+
+
+def test_an_exact_route_keeps_what_the_plan_says(path):
+    monitor = _monitor()
+    state = monitor.init(path[0])
+    for params in path:
+        state = monitor.extend(state, params)
+    kept = jax.tree.leaves([probe.exact.steps for probe in (state.train, state.heldout)])
+    assert sum(leaf.nbytes for leaf in kept) == monitor.plan(START)["kept_bytes"]
+
+
+def test_a_path_that_would_be_too_large_is_sketched(monkeypatch):
+    kept = _monitor().plan(START)["kept_bytes"]
+    monkeypatch.setattr(monitors, "KEPT_BYTES", kept)
+    assert _monitor().plan(START)["route"] == "exact"
+    monkeypatch.setattr(monitors, "KEPT_BYTES", kept - 1)
+    plan = _monitor().plan(START)
+    assert plan["route"] == "sketched"
+    assert _monitor(route="exact").plan(START)["route"] == "exact"
+
+
+def _nbytes(state):
+    """Bytes of all arrays that a monitor's state holds, wherever they are."""
+    if isinstance(state, jax.Array | np.ndarray):
+        return state.nbytes
+    if dataclasses.is_dataclass(state):
+        return sum(_nbytes(getattr(state, field.name)) for field in dataclasses.fields(state))
+    if isinstance(state, dict):
+        return sum(map(_nbytes, state.values()))
+    return sum(map(_nbytes, state)) if isinstance(state, list | tuple) else 0
+
+
+def test_the_sketched_route_keeps_its_memory_along_thirty_checkpoints(path):
+    sizes = {}
+    for route, longest in (("sketched", 30), ("exact", 8)):
+        monitor = _monitor(route=route, max_checkpoints=30, num_draws=64, feature_fn=None, predict_fn=None)
+        state, sizes[route] = monitor.init(START), []
+        for step in range(longest):
+            state = monitor.extend(state, jax.tree.map(lambda x, s=step: x + jnp.asarray(s, x.dtype), path[1]))
+            sizes[route].append(_nbytes(state))
+    assert len(set(sizes["sketched"])) == 1
+    assert len(set(sizes["exact"])) == 8, "the count does see an exact path grow"
+    assert state.train.length == 8
+
+
+def test_sketched_records(path, records):
+    found = _records(_monitor(route="sketched"), path)
+    for record, exact in zip(found, records, strict=True):
+        assert json.loads(json.dumps(record, allow_nan=False)) == record
+        assert record["single_width"] is record["union_width"] is None
+        assert set(record) == set(exact)
+        for name in ("lggw", "heldout_lggw"):
+            field = record[name]
+            assert set(field) == BOUND | {"draws_bound95", "sketch_stderr"}
+            assert field["draws_bound95"] is None
+            assert field["ci95"][0] <= field["value"] <= field["ci95"][1]
+            assert field["ci95"][0] - 1e-6 <= exact[name]["value"] <= field["ci95"][1] + 1e-6
+        for name in ("train_loss", "grad_norm"):
+            assert record[name] == exact[name]
+        for name in ("nerc", "cloud_width", "feature_width"):
+            assert record[name]["value"] == pytest.approx(exact[name]["value"], rel=1e-3, abs=1e-5)
 
 
 def test_nan_stops(path):
