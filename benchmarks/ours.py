@@ -26,13 +26,20 @@ def gram(file: str) -> Subject:
     return Subject(call, limits, facts=lambda _: plan_facts(given, "gram"), check=lambda result: result)
 
 
-def width(file: str, kind: str, tolerance: float | None = None, check_samples: int | None = None) -> Subject:
+def width(
+    file: str,
+    kind: str,
+    tolerance: float | None = None,
+    num_draws: int | None = None,
+    check_samples: int | None = None,
+) -> Subject:
     """``lggw`` along the path, all included; limit: one batched gradient for each checkpoint.
 
     Args:
         file: The problem's.
         kind: ``union`` or ``stacked``.
-        tolerance: Relative standard error asked for; by default the library's number of draws.
+        tolerance: Relative standard error asked for.
+        num_draws: Directions; by default, and without a tolerance, as many as the library chooses.
         check_samples: On how many samples the rivals must agree on what is behind the width: the Gram matrix of a
             union, the diameter of a stacked set.
     """
@@ -41,7 +48,8 @@ def width(file: str, kind: str, tolerance: float | None = None, check_samples: i
 
     def call() -> Any:
         path, batch = given.path, given.batch
-        return lggwjax.lggw(key, given.loss_fn, path, batch, kind, tolerance=tolerance, wrt=given.wrt)
+        options = {"num_draws": num_draws, "tolerance": tolerance, "wrt": given.wrt}
+        return lggwjax.lggw(key, given.loss_fn, path, batch, kind, **options)
 
     def facts(found: Any) -> dict[str, Any]:
         numbers = {"value": float(found.value), "stderr": float(found.stderr), "num_draws": int(found.num_draws)}

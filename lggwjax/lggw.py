@@ -18,7 +18,7 @@ from lggwjax.gradients.layout import Layout, stream_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
 from lggwjax.gradients.selection import LossFn, Wrt
-from lggwjax.planner import prefers_gram
+from lggwjax.planner import forecast_if_logged, prefers_gram
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
 from lggwjax.widths.finite import (
@@ -111,12 +111,17 @@ def lggw(
         raise ValueError(f'Expected kind "stacked", "single" or "union", got {kind!r}.')
     if tolerance is not None and num_draws is not None:
         raise ValueError("Expected num_draws or tolerance, got both. Pass one of them.")
+    forecast = forecast_if_logged(loss_fn, path, batch, kind, num_draws, wrt, chunk_size, max_memory)
     if kind == "union":
-        return _union_width(
+        width = _union_width(
             key, loss_fn, path, batch, num_draws, tolerance, sampler, wrt, chunk_size, max_memory, self_check
         )
-    factor = _path_factor(kind, loss_fn, path, batch, wrt, chunk_size, max_memory, self_check)
-    return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
+    else:
+        factor = _path_factor(kind, loss_fn, path, batch, wrt, chunk_size, max_memory, self_check)
+        width = width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
+    if forecast is not None:
+        forecast.log_outcome(width)
+    return width
 
 
 def _path_factor(kind, loss_fn, path, batch, wrt, chunk_size, max_memory=None, self_check=True) -> Factor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from lggwjax.gradients.costs import cheapest, default_memory, pair_costs, path_costs
@@ -27,6 +29,7 @@ from lggwjax.gradients.layout import (
 from lggwjax.gradients.selection import LossFn, Wrt
 
 Kind = Literal["stacked", "single", "union", "gram"]
+_log = logging.getLogger("lggwjax")
 
 
 def prefers_gram(
@@ -134,6 +137,46 @@ def _amount(value: float, base: int, unit: str) -> str:
             value /= base
     between = "i" if base == 1024 and prefix else ""
     return f"{value:.3g} {prefix.upper() if base == 1024 else prefix}{between}{unit}"
+
+
+class Forecast(NamedTuple):
+    """A plan that was logged, and when the measurement began."""
+
+    made: Plan
+    started: float
+
+    def log_outcome(self, result: PyTree) -> None:
+        """Log how far the prediction was off, once the result is there."""
+        jax.block_until_ready(result)
+        took = time.perf_counter() - self.started
+        _log.info(
+            "%s took %.3g s; predicted without compiling: %.3g s (%.2gx)",
+            self.made.kind,
+            took,
+            self.made.seconds,
+            took / max(self.made.seconds, 1e-9),
+        )
+
+
+def forecast_if_logged(
+    loss_fn: LossFn,
+    path: Iterable[PyTree],
+    batch: PyTree,
+    kind: Kind,
+    num_draws: Any,
+    wrt: Wrt,
+    chunk_size: int | None,
+    max_memory: int | None,
+) -> Forecast | None:
+    """Log the plan where the logger ``lggwjax`` takes level INFO, outside of traces; otherwise cost nothing."""
+    if not _log.isEnabledFor(logging.INFO):
+        return None
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((next(iter(path)), batch))):
+        return None
+    draws = num_draws if isinstance(num_draws, int) else 1024
+    made = plan(loss_fn, path, batch, kind, num_draws=draws, wrt=wrt, chunk_size=chunk_size, max_memory=max_memory)
+    _log.info("%s", made)
+    return Forecast(made, time.perf_counter())
 
 
 def plan(

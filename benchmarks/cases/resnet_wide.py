@@ -36,7 +36,7 @@ def _bars(kind: str, row: Row, notes: list[str]) -> list[Bar]:
     seconds, gradients = row.seconds(), row.seconds(GRADIENTS)
     if flops is None or rate is None or seconds is None or gradients is None:
         if row.samples:
-            notes.append(f"{kind}: no plan, so its matrix products' own time is not known")
+            notes.append(f"{kind}: no rate, so its matrix products' own time is not known")
         ratio = times(row, row, ("", GRADIENTS))
         return [memory, ratio_bar(f"{kind}: time / the batched gradients it needs", ratio, 4, "<=", row.note)]
     own = flops / rate
@@ -45,6 +45,7 @@ def _bars(kind: str, row: Row, notes: list[str]) -> list[Bar]:
         f"{seconds / own:.3g} times its matrix products' own time ({seconds_text(own)} at the rate measured beside it)"
     )
     if own > gradients:  # the products dominate
-        return [memory, Bar(f"{kind}: time / its matrix products' own time", seconds / own, 1.5, "<=")]
+        ratio = times(row, row, ("", PRODUCTS), row.limits[PRODUCTS][0] / flops)
+        return [memory, ratio_bar(f"{kind}: time / its matrix products' own time", ratio, 1.5, "<=", row.note)]
     ratio = times(row, row, ("", GRADIENTS))
     return [memory, ratio_bar(f"{kind}: time / the batched gradients it needs", ratio, 4, "<=", row.note)]

@@ -90,4 +90,4 @@ def test_the_block_of_all_directions_is_never_formed():
 @pytest.mark.parametrize(("points", "num_draws"), [(EYE, 0), (EYE, -1)])
 def test_too_few_draws_are_refused(points, num_draws):
     with pytest.raises(ValueError, match="Expected num_draws >= 1"):
-        _project(points, num_draws)
+        random_projections(KEY, linear, jnp.zeros(8), points, num_draws=num_draws)
