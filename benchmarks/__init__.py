@@ -7,9 +7,11 @@ Run ``python -m benchmarks --help``. The rooms:
 * ``rivals/``      what users would pick instead
 * ``problems.py``  models and arrays, made once and read by everyone
 * ``worker.py``    one measured thing in a process of its own: time and memory
-* ``harness.py``   starts workers, lets them take turns, compares
+* ``harness.py``   starts workers, lets them take turns
+* ``results.py``   rows, ratios, bars
 * ``machine.py``   the machine's own rates, and what it is
-* ``tables.py``    tables and JSON
+* ``ours.py``      the library's calls, as they are measured
+* ``tables.py``    tables and JSON; ``figures.py`` plots of growth
 
 A new case is a file in ``cases/`` with a function ``run(bench) -> Report``, and a line in ``cases/__init__.py``.
 """

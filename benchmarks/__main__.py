@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from benchmarks.cases import CASES, load
-from benchmarks.harness import ROOT, THREADS, Bench, Report
+from benchmarks.harness import ROOT, THREADS, Bench
 from benchmarks.machine import describe
+from benchmarks.results import Report
 from benchmarks.tables import print_report, record, wide_console, write_record
 
 

@@ -107,10 +107,13 @@ def _known(line: Line) -> np.ndarray:
 def _scale(ax: Axes, points: np.ndarray) -> None:
     (left, low), (right, high) = points.min(0), points.max(0)
     ax.set_xlim(left / 1.15, right * 1.15)
-    ax.set_ylim(low / 1.6, high * 1.6)
+    # At least a decade and a half, so that noise on a flat line looks like what it is.
+    room = max(1.6, (30 * low / high) ** 0.5)
+    low, high = low / room, high * room
+    ax.set_ylim(low, high)
     ticks = sorted(set(points[:, 0]))
     ax.xaxis.set_major_locator(FixedLocator(ticks if len(ticks) <= 8 and right < 1e5 else _decades(left, right)))
-    ax.yaxis.set_major_locator(FixedLocator(_decades(low / 1.6, high * 1.6)))
+    ax.yaxis.set_major_locator(FixedLocator(_decades(low, high)))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
@@ -129,7 +132,7 @@ def _decades(low: float, high: float) -> list[float]:
 
 def _tick_text(value: float) -> str:
     if 1e-3 <= value < 1e5:
-        return f"{value:,.4g}"
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
     digit, power = f"{value:.0e}".split("e")
     return f"{digit}e{int(power)}".replace("-", "−")
 
@@ -142,6 +145,8 @@ def _label_ends(ax: Axes, shown: list[tuple[Line, np.ndarray]]) -> None:
         colour, dashes, _ = LOOKS[line.look]
         text = f"{line.label}\n{fit(*points.T)}"
         ax.text(1.10, place, text, transform=ax.transAxes, va="center", fontsize=8.5, linespacing=1.15)
+        edge = ax.get_xlim()[1]
+        ax.plot([points[-1][0], edge], [points[-1][1]] * 2, color=colour, linewidth=0.8, alpha=0.45, scalex=False)
         leader = {"transform": ax.transAxes, "clip_on": False, "scalex": False, "scaley": False}
         ax.plot([1.01, 1.05, 1.085], [end, place, place], color=colour, linestyle=dashes, linewidth=1.2, **leader)
 

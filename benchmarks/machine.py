@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.worker import Limit
 
+GRADIENTS = "batched gradients"
 PRODUCTS, NORMALS = "matrix products", "normals"
 PACKAGES = ("lggwjax", "jax", "jaxlib", "flax", "optax", "numpy", "torch", "nngeometry", "opacus", "traker")
 

@@ -7,11 +7,9 @@ from typing import Any
 import jax
 
 import lggwjax
-from benchmarks import machine
+from benchmarks.machine import GRADIENTS, rates
 from benchmarks.problems import InJax, in_jax
 from benchmarks.worker import Limit, Subject
-
-GRADIENTS = "batched gradients"
 
 
 def gram(file: str) -> Subject:
@@ -22,7 +20,7 @@ def gram(file: str) -> Subject:
     def call() -> jax.Array:
         return lggwjax.gradient_gram(given.loss_fn, params, given.batch, wrt=given.wrt)
 
-    limits = {GRADIENTS: Limit(lambda: given.batch_gradient(params)), **machine.rates()}
+    limits = {GRADIENTS: Limit(lambda: given.batch_gradient(params)), **rates()}
     return Subject(call, limits, facts=lambda _: plan_facts(given, "gram"), check=lambda result: result)
 
 
@@ -32,6 +30,7 @@ def width(
     tolerance: float | None = None,
     num_draws: int | None = None,
     check_samples: int | None = None,
+    beside_rates: bool = True,
 ) -> Subject:
     """``lggw`` along the path, all included; limit: one batched gradient for each checkpoint.
 
@@ -42,6 +41,7 @@ def width(
         num_draws: Directions; by default, and without a tolerance, as many as the library chooses.
         check_samples: On how many samples the rivals must agree on what is behind the width: the Gram matrix of a
             union, the diameter of a stacked set.
+        beside_rates: Whether the machine's rates are measured beside it.
     """
     given = in_jax(file)
     key = jax.random.key(0)
@@ -61,7 +61,8 @@ def width(
             return lggwjax.gradient_gram(given.loss_fn, given.path[0], some, wrt=given.wrt)
         return lggwjax.lggw(key, given.loss_fn, given.path, some, kind, wrt=given.wrt).diameter[None]
 
-    limits = {GRADIENTS: Limit(lambda: [given.batch_gradient(params) for params in given.path]), **machine.rates()}
+    limits = {GRADIENTS: Limit(lambda: [given.batch_gradient(params) for params in given.path])}
+    limits |= rates() if beside_rates else {}
     return Subject(call, limits, facts, behind if check_samples else None)
 
 

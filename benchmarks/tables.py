@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import OURS, Bar, Report, Row, times
+from benchmarks.machine import GRADIENTS
+from benchmarks.results import OURS, Bar, Report, Row, times
 
 _MIB = 2**20
 _LEAST_WIDTH = 132
@@ -25,9 +26,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(_memory_table(report.rows))
     console.print()
     for row in report.rows:
-        if row.samples and row.limits:
-            beside = "; ".join(_limit_text(row, name, unit) for name, (_, unit) in row.limits.items())
-            console.print(f"  beside {row.name}: {beside}", highlight=False)
+        rates = "; ".join(_rate_text(row, name, unit) for name, (_, unit) in row.limits.items() if unit != "calls")
+        if row.samples and rates:
+            console.print(f"  beside {row.name}: {rates}", highlight=False)
     for bar in report.bars:
         console.print(_bar_text(bar), highlight=False)
     for note in report.notes:
@@ -52,7 +53,17 @@ def _table(first: str, titles: tuple[str, ...], last: str = "") -> Table:
 
 
 def _time_table(rows: list[Row]) -> Table:
-    titles = ("median", "least", "most", "compile", "times ours", "standard error", "differs by")
+    titles = (
+        "median",
+        "least",
+        "most",
+        "compile",
+        "times ours",
+        "gradients",
+        "times these",
+        "std. error",
+        "differs by",
+    )
     table = _table("time", titles, "remark")
     ours = next((row for row in rows if row.name.startswith(OURS)), None)
     for row in rows:
@@ -64,11 +75,18 @@ def _time_table(rows: list[Row]) -> Table:
             *map(seconds_text, spread),
             seconds_text(row.compile_seconds),
             f"{ratio[0]:.3g}" if ratio and row is not ours else "",
+            *_gradient_cells(row),
             f"{stderr / value:.2%}" if stderr is not None and value else "",
             f"{row.disagreement:.0e}" if row.disagreement is not None else "",
             row.note,
         )
     return table
+
+
+def _gradient_cells(row: Row) -> tuple[str, str]:
+    """The batched gradients that the call needs, and how many times their time it takes."""
+    ratio = times(row, row, ("", GRADIENTS)) if GRADIENTS in row.limits else None
+    return (seconds_text(row.seconds(GRADIENTS)), f"{ratio[0]:.3g}") if ratio else ("", "")
 
 
 def _memory_table(rows: list[Row]) -> Table:
@@ -81,16 +99,13 @@ def _memory_table(rows: list[Row]) -> Table:
         table.add_row(
             row.name,
             *(_mib(row.found.get(name)) for name in ("bytes", "first_bytes", "process_bytes")),
-            _mib(planned) if row.name.startswith(OURS) else "",
+            _mib(planned) if planned is not None or row.name.startswith(OURS) else "",
             f"{peak / planned:.2f}" if peak is not None and planned else "",
         )
     return table
 
 
-def _limit_text(row: Row, name: str, unit: str) -> str:
-    if unit == "calls":
-        ratio = times(row, row, ("", name))
-        return f"{name} {seconds_text(row.seconds(name))}" + (f" (one call = {ratio[0]:.3g} of them)" if ratio else "")
+def _rate_text(row: Row, name: str, unit: str) -> str:
     rate = row.rate(name) or 0.0
     return f"{name} at {rate / 1e9:.0f} GFLOP/s" if unit == "flops" else f"{name} at {rate / 1e6:.0f} million/s"
 

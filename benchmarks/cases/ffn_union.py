@@ -10,8 +10,9 @@ times that of a draw of the block.
 
 from __future__ import annotations
 
-from benchmarks.harness import NO_RIVALS, OURS, Bench, ProblemFile, Report, Row, ratio_bar, times
+from benchmarks.harness import Bench, ProblemFile
 from benchmarks.problems import Problem
+from benchmarks.results import NO_RIVALS, OURS, Report, Row, ratio_bar, times
 from benchmarks.rivals import NNGEOMETRY, WITH_PROJECTIONS
 from benchmarks.rivals.draws import ALONE
 from benchmarks.tables import seconds_text

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 
 import lggwjax
-from benchmarks.harness import OURS, Bench, Report, times
-from benchmarks.ours import GRADIENTS
+from benchmarks.harness import Bench
+from benchmarks.machine import GRADIENTS
 from benchmarks.problems import Problem, in_jax
+from benchmarks.results import OURS, Report, times
 from benchmarks.worker import Limit, Subject
 
 PROBLEMS = {

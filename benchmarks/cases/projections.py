@@ -6,16 +6,15 @@ cannot be beaten by any method that draws all normals and multiplies by them all
 
 from __future__ import annotations
 
-import statistics
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import lggwjax
-from benchmarks.harness import OURS, Bar, Bench, ProblemFile, Report, Row, ratio_bar
+from benchmarks.harness import Bench, ProblemFile
 from benchmarks.machine import NORMALS, PRODUCTS, normal_limit, product_limit
 from benchmarks.problems import InJax, Problem, in_jax
+from benchmarks.results import OURS, Bar, Ratio, Report, Row, ratio_bar, summarise
 from benchmarks.tables import seconds_text
 from benchmarks.worker import Subject
 
@@ -33,7 +32,7 @@ def ours(key: jax.Array, given: InJax, num_draws: int) -> jax.Array:
     return lggwjax.random_projections(key, given.loss_fn, given.path[0], given.batch, **options)
 
 
-def subject(file: str, num_draws: int) -> Subject:
+def subject(file: str, num_draws: int, beside_rates: bool = True) -> Subject:
     """The measured call, beside the machine's normals and products."""
     given = in_jax(file)
     key, num_samples = jax.random.key(0), len(given.batch["y"])
@@ -48,7 +47,7 @@ def subject(file: str, num_draws: int) -> Subject:
         chunks = min(CHUNK, num_samples) + min(CHUNK, num_draws)
         return {"standard_errors_apart": apart, "chunk_bytes": 4 * chunks * num_parameters}
 
-    return Subject(lambda: ours(key, given, num_draws), limits, facts)
+    return Subject(lambda: ours(key, given, num_draws), limits if beside_rates else {}, facts)
 
 
 def run(bench: Bench) -> Report:
@@ -76,7 +75,7 @@ def run(bench: Bench) -> Report:
     return Report("projections", f"{problem}, K = {num_draws}", [row], bars, notes)
 
 
-def _shares(row: Row, problem: ProblemFile, num_draws: int, notes: list[str]):
+def _shares(row: Row, problem: ProblemFile, num_draws: int, notes: list[str]) -> Ratio | None:
     """Time of the slower limit over that of the call, sample by sample: median, least, largest."""
     if not row.samples:
         return None
@@ -85,5 +84,4 @@ def _shares(row: Row, problem: ProblemFile, num_draws: int, notes: list[str]):
     scale = {name: work[name] / row.limits[name][0] for name in work}
     alone = {name: seconds_text(scale[name] * (row.seconds(name) or 0)) for name in work}
     notes.append(f"the same normals alone take {alone[NORMALS]}, the same matrix products alone {alone[PRODUCTS]}")
-    shares = [max(scale[name] * sample[name] for name in work) / sample[""] for sample in row.samples]
-    return statistics.median(shares), min(shares), max(shares)
+    return summarise([max(scale[name] * sample[name] for name in work) / sample[""] for sample in row.samples])

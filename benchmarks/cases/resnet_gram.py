@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.harness import OURS, Bench, Report, ratio_bar, times
-from benchmarks.ours import GRADIENTS
+from benchmarks.harness import Bench
+from benchmarks.machine import GRADIENTS
 from benchmarks.problems import Problem
+from benchmarks.results import OURS, Report, ratio_bar, times
 from benchmarks.rivals import TORCH_FUNC, WITH_GRAM
 
 PROBLEMS = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.harness import OURS, Bar, Bench, Report, Row, ratio_bar, times
-from benchmarks.machine import PRODUCTS
-from benchmarks.ours import GRADIENTS
+from benchmarks.harness import Bench
+from benchmarks.machine import GRADIENTS, PRODUCTS
 from benchmarks.problems import Problem
+from benchmarks.results import OURS, Bar, Report, Row, ratio_bar, times
 from benchmarks.tables import seconds_text
 
 PROBLEMS = {

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.figures import Line, draw, fit, save, slope_record
-from benchmarks.harness import Bench, Report, Row
-from benchmarks.ours import GRADIENTS
+from benchmarks.harness import Bench
+from benchmarks.machine import GRADIENTS
 from benchmarks.problems import Problem
+from benchmarks.results import Report, Row
 
 WIDTH, PROJECT = "benchmarks.ours:width", "benchmarks.cases.projections:subject"
 FLOOR = 2**20  # bytes; below, the kernel's count of resident pages is too coarse to fit a slope to
@@ -100,15 +101,15 @@ STUDIES = (
     ),
     Study(
         "draws",
-        "Draws for an FFN 784-128-128-10, n = 128",
+        "Draws for an FFN 784-256-256-10, n = 256",
         "directions K",
-        {"tiny": (8, 16, 32), "quick": (64, 128, 256, 512), "full": (64, 128, 256, 512, 1024, 4096)},
+        {"tiny": (8, 16, 32), "quick": (16, 32, 64, 128, 256), "full": (16, 32, 64, 128, 256, 512, 1024)},
         (
-            Series("projections", PROJECT, lambda _: _ffn(128, 128), lambda draws: {"num_draws": draws}),
+            Series("projections", PROJECT, lambda _: _ffn(256), lambda draws: {"num_draws": draws}),
             Series(
                 "union width",
                 WIDTH,
-                lambda _: _ffn(128, 128),
+                lambda _: _ffn(256),
                 lambda draws: {"kind": "union", "num_draws": draws},
             ),
         ),
@@ -143,7 +144,8 @@ def _measure(bench: Bench, study: Study, series: Series) -> list[Point]:
     points = []
     for size in bench.pick(study.sizes):
         problem = bench.problem(series.problem(size))
-        row = bench.start(f"{study.name} {size}, {series.label}", series.function, problem, **series.options(size))
+        options = series.options(size) | {"beside_rates": False}
+        row = bench.start(f"{study.name} {size}, {series.label}", series.function, problem, **options)
         bench.race(row)
         points.append(Point(size, problem.num_parameters, row, _table(study, series, size, problem, row)))
     return points

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import lggwjax
 from lggwjax import gradient_gram, lggw
 from lggwjax.gradients import path_grams
 from lggwjax.gradients.selection import select
-from tests.gradients.losses import ANY, CASES, FAST, UNUSED, Problem
+from tests.gradients.losses import ANY, CASES, CORE, FAST, NUM, UNUSED, Problem, convolve, score
 
 # Every operation on the way to a gradient rounds, and rounds anew in every program it is compiled into: a few eps each,
 # some thirty operations deep, relative to the largest gradient. A bfloat16 loss rounds only in its few products.
@@ -40,7 +40,7 @@ class Solved:
         def loss(coordinates, example):
             return problem.loss_fn(self.selection.merge(coordinates, others), example)
 
-        self._gradients = _quick_jit(jax.vmap(jax.grad(loss), (None, 0)))
+        self._gradients = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))
         self.rows = self.gradients(self.coordinates)
         assert all(np.isfinite(rows).all() for rows in self.rows)
         self.tolerance = problem.eps * (ROUNDINGS if problem.eps < 1e-4 else HALF_ROUNDINGS)
@@ -79,23 +79,27 @@ class Solved:
         return float(np.max(np.abs(found - expected) / np.maximum(self.tolerance * scale, 1e-300)))
 
 
-def _quick_jit(function: Callable) -> Callable:
-    """Here compiling is all the time there is: the compiler need not try hard."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def product(rows: list[np.ndarray]) -> np.ndarray:
     flat = np.concatenate(rows, axis=1)
     return flat @ flat.T
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler() -> Iterator[None]:
+    """Here compiling is all the time there is: the compiler need not try hard."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 # Of the module's scope, so that all that is asked of one problem is asked while it is there.
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=[pytest.mark.slow] if case.slow else []) for name, case in CASES.items()],
+    params=[pytest.param(name, marks=() if name in CORE else pytest.mark.slow) for name in CASES],
 )
 def solved(request: pytest.FixtureRequest) -> Solved:
-    return Solved(CASES[request.param].build())
+    return Solved(CASES[request.param]())
 
 
 def test_gram_is_the_product_of_the_gradients(solved):
@@ -121,7 +125,7 @@ def test_gram_in_chunks(solved):
 
 def test_gram_under_jit(solved):
     problem = solved.problem
-    found = _quick_jit(lambda p: gradient_gram(problem.loss_fn, p, problem.batch, wrt=problem.wrt))(problem.params)
+    found = jax.jit(lambda p: gradient_gram(problem.loss_fn, p, problem.batch, wrt=problem.wrt))(problem.params)
     assert solved.error(found, product(solved.rows)) < 1
 
 
@@ -145,7 +149,7 @@ def test_path_grams_are_products_of_differences(solved):
 
 @pytest.mark.parametrize("name", ["dense-tokens", "conv-few-positions", "embedding-row-chosen-by-parameters"])
 def test_a_short_step_far_away_keeps_its_digits(name):
-    solved = Solved(CASES[name].build())
+    solved = Solved(CASES[name]())
     first, far, other = solved.path()
     path = [first, far, [a + 1e-3 * (b - c) for a, b, c in zip(far, other, first, strict=True)]]
     rows = _stacked(solved, path)
@@ -193,3 +197,28 @@ def has_route(leaf: "lggwjax.LeafPlan", family: str) -> bool:
     if family == UNUSED:
         return leaf.route == "unused"
     return leaf.route == "gradient" and family.removeprefix("gradient:") in leaf.reason
+
+
+def test_the_core_is_of_the_battery():
+    assert set(CASES) >= CORE
+
+
+# The battery is too small to say what is cheapest; these are not. Weight, example, layer, and the route of the weight.
+WIDE = {
+    "dense": ((300, 200), (200,), lambda w, x: w @ x, "activations"),
+    "dense-few-tokens": ((200, 300), (4, 200), lambda w, x: x @ w, "activations"),
+    "dense-many-tokens": ((8, 8), (500, 8), lambda w, x: x @ w, "contracted"),
+    "experts": ((4, 100, 100), (4, 3, 100), lambda w, x: jnp.einsum("ecd,edf->ecf", x, w), "activations"),
+    "conv-few-positions": ((3, 3, 64, 64), (4, 4, 64), lambda w, x: convolve(x[None], w), "activations"),
+    "conv-many-positions": ((3, 3, 3, 8), (32, 32, 3), lambda w, x: convolve(x[None], w), "contracted"),
+    "bias": ((8,), (500, 8), lambda w, x: jnp.tanh(x + w), "gradient"),
+    "in-scan": ((50, 50), (3, 50), lambda w, x: jax.lax.map(lambda row: w @ row, x), "gradient"),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_plan_takes_the_cheapest_route(name):
+    weight, example, layer, route = WIDE[name]
+    params, batch = {"w": jnp.ones(weight)}, jnp.ones((NUM, *example))
+    (leaf,) = lggwjax.plan(lambda p, x: score(layer(p["w"], x)), [params], batch, "gram").leaves
+    assert (leaf.route, bool(leaf.reason)) == (route, name == "in-scan")
