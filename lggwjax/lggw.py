@@ -293,7 +293,10 @@ def _union_width(
     length = sum(1 for _ in path)
     # Streamed directions are counted in Python: a traced count, and Sobol points, need the Gram matrix.
     needs_gram = isinstance(num_draws, Tracer) or sampler == "rqmc"
-    draws = num_draws if isinstance(num_draws, int) else _STREAMED_DRAWS
+    draws = _STREAMED_DRAWS
+    if num_draws is not None and not isinstance(num_draws, Tracer):
+        check_num_draws(num_draws)
+        draws = int(num_draws)
     if needs_gram or prefers_gram(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory):
         gram = cloud_gram(problem, path, batch, chunk_size, max_memory)
         require_finite("inner products of gradients", gram)
@@ -305,7 +308,6 @@ def _union_width(
     if tolerance is not None:
         key, pilot_key = jax.random.split(key)
         draws = draws_for(_streamed_width(pilot_key, problem, path, batch, DRAWS_PER_BLOCK, layout), tolerance)
-    check_num_draws(draws if num_draws is None else num_draws)
     return _streamed_width(key, problem, path, batch, draws, layout)
 
 

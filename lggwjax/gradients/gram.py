@@ -247,9 +247,10 @@ def is_short_step(leaves: list[Array], previous: list[Array], reference: list[Ar
     Returns:
         The answer; no inside a trace, where nothing is known.
     """
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
+    found = _distances(leaves, previous, reference)
+    if isinstance(found, Tracer):
         return False
-    step, distance = map(float, np.asarray(_distances(leaves, previous, reference)))
+    step, distance = map(float, np.asarray(found))
     return step < MOVE_REFERENCE * distance
 
 

@@ -214,4 +214,4 @@ def test_chunks_by_default_hold_half_a_gibibyte(monkeypatch):
     wide, batch = jax.ShapeDtypeStruct((2**20,), jnp.float32), jax.ShapeDtypeStruct((1000, 2**20), jnp.float32)
     found = jax.eval_shape(lambda p, b: per_sample_gradients(_weighted_loss, p, b), wide, batch)
     assert found.shape == (1000, 2**20)
-    assert cut == [(1000, 128)]
+    assert cut == [(1000, 125)]  # 128 fit; eight chunks of one size
