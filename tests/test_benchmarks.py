@@ -23,6 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_a_tiny_case_from_end_to_end(tmp_path):
     file = tmp_path / "out.json"
     done = run("ffn-gram", "--sizes", "tiny", "--rounds", "2", "--rivals", "--json", str(file))

@@ -28,8 +28,8 @@ from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batc
 from lggwjax.jaxprs import count_flops, flat_jaxpr, holds, live_bytes
 
 MAX_ENGINES = 64
-# How much more than the least a compiled pass keeps alive, because it runs side by side what does not wait for one
-# another; seen on processors with convolutions.
+# How much more than the least a compiled pass with convolutions keeps alive, because it runs side by side what need not
+# wait for one another.
 COMPILED_PEAK = {"cpu": 2.3}
 _engines: OrderedDict[Hashable, Engine] = OrderedDict()
 _seen_at: OrderedDict[Hashable, set[int]] = OrderedDict()
@@ -84,15 +84,18 @@ class Engine:
         self._shapes = [jnp.shape(leaf) for leaf in coordinates]
         example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), batch)
         arguments = (*jax.tree.map(_abstract, (loss, coordinates, others)), example)
+        leaves, treedef = jax.tree.flatten(arguments)
         self._arguments = jax.tree.leaves(arguments[:-1]), jax.tree.leaves(example)
         self._num_own = len(self._arguments[1])
         self._num_loss_leaves = len(jax.tree.leaves(loss))
-        self.forward = jax.make_jaxpr(self._loss)(*arguments)
-        self.flat = flat_jaxpr(self._gradient, *arguments)
+        # Leaves alone: what jax remembers of the structure of arguments would keep the loss alive.
+        self.forward = jax.make_jaxpr(lambda *flat: self._loss(*treedef.unflatten(flat)))(*leaves)
+        self.flat = flat_jaxpr(lambda *flat: self._gradient(*treedef.unflatten(flat)), *leaves)
         # A custom_vjp has no forward derivative.
         self.has_jvp = not holds(self.forward.jaxpr, "custom_vjp_call")
         self._build(find_factors(self.flat, self._names, self._shapes))
-        self.checked = False
+        # A loss that closes over values of a trace has nothing that could be looked at.
+        self.checked = any(isinstance(const, Tracer) for const in self.flat.consts)
 
     def _loss(self, loss, coordinates, others, example):
         return loss(self._selection.merge(coordinates, others), example)
@@ -123,7 +126,9 @@ class Engine:
         shared = len(self.flat.jaxpr.invars) - self._num_own
         self._sizes_of = [size(place) for place in self._raw]
         self.work = count_flops(program.jaxpr.jaxpr)
-        peak = COMPILED_PEAK.get(jax.default_backend(), 1.0) * live_bytes(program.jaxpr, shared)
+        peak = live_bytes(program.jaxpr, shared)
+        if self.work[1]:
+            peak *= COMPILED_PEAK.get(jax.default_backend(), 1.0)
         self.sizes = Sizes(rows + sum(map(size, self._raw)), rows + int(peak))
         self._jitted = jax.jit(self._factors), jax.jit(self._gradients), jax.jit(self._derivative)
 

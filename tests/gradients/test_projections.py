@@ -104,7 +104,9 @@ def streamed(monkeypatch):
     monkeypatch.setattr(sys.modules["lggwjax.lggw"], "prefers_gram", lambda *_: False)
 
 
-@pytest.mark.parametrize("name", ["mixed", pytest.param("strided", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["dense", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mixed", "strided"))]
+)
 def test_a_streamed_union_agrees_with_the_gram_matrix(monkeypatch, name):
     layer = ALL[name]
     path = [layer.params, layer.moved(1, 0.3), layer.moved(2, 0.3)]

@@ -241,6 +241,7 @@ def _nbytes(state):
     return sum(map(_nbytes, state)) if isinstance(state, list | tuple) else 0
 
 
+@pytest.mark.slow
 def test_the_sketched_route_keeps_its_memory_along_thirty_checkpoints(path):
     sizes = {}
     for route, longest in (("sketched", 30), ("exact", 8)):
