@@ -73,9 +73,10 @@ def main(task: dict[str, Any]) -> None:
     os.dup2(2, 1)
     module, name = task["function"].split(":")
     subject: Subject = getattr(importlib.import_module(module), name)(task["problem"], **task["options"])
-    print(json.dumps(_first_calls(subject, task["check"])), file=answers)
+    found = _first_calls(subject, task["check"])
+    print(json.dumps(found), file=answers)
     calls = {"": subject.call, **{name: limit.call for name, limit in subject.limits.items()}}
-    repeats = {name: _repeats(call) for name, call in calls.items()}
+    repeats = {name: _repeats(call, found["second_seconds"] if not name else None) for name, call in calls.items()}
     print(json.dumps({"limits": {name: limit[1:] for name, limit in subject.limits.items()}}), file=answers)
     for _ in sys.stdin:
         sample = {name: _seconds(call, repeats[name]) for name, call in calls.items()}
@@ -106,9 +107,11 @@ def _first_calls(subject: Subject, check_file: str | None) -> dict[str, Any]:
     return found | {"bytes": again.bytes, "process_bytes": memory.whole, "device": _device()}
 
 
-def _repeats(call: Callable[[], Any]) -> int:
-    _wait(call())
-    once = _seconds(call, 1)
+def _repeats(call: Callable[[], Any], once: float | None) -> int:
+    """How often a call is repeated for one sample; warms it up where it is not known how long it takes."""
+    if once is None:
+        _wait(call())
+        once = _seconds(call, 1)
     return int(min(MAX_CALLS, max(1, round(SAMPLE_SECONDS / max(once, 1e-9)))))
 
 

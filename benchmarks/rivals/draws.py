@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 ALONE = "per-sample gradients alone"
-FACT_BLOCKS = 4
 
 
-def project_facts(call: Callable[[int], Any]) -> dict[str, float]:
-    """Mean and spread of one draw, from a few blocks of projections of shape (n, K).
+def draw_facts(*blocks: np.ndarray) -> dict[str, float]:
+    """Mean and spread of one draw, from blocks of projections of shape (n, K).
 
     Returns:
         Mean and standard deviation of the maximum over samples, which is what one would take, and of the half-range,
         which has the same mean and varies less; and how many draws these come from.
     """
-    blocks = [np.asarray(call(seed)) for seed in range(1, FACT_BLOCKS + 1)]
-    return draw_facts(np.concatenate(blocks, axis=1))
-
-
-def draw_facts(projections: np.ndarray) -> dict[str, float]:
-    """The same, from projections of shape (n, K)."""
+    projections = np.concatenate(blocks, axis=1)
     highest, lowest = projections.max(0), projections.min(0)
     half = (highest - lowest) / 2
     return {

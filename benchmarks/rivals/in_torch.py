@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.rivals.draws import ALONE, project_facts
+from benchmarks.rivals.draws import ALONE, draw_facts
 from benchmarks.rivals.torch_nets import InTorch, in_torch
 from benchmarks.worker import Limit, Subject
 
@@ -82,6 +82,6 @@ def project(file: str, source: str, num_draws: int, projector: str = "normal") -
     return Subject(
         call,
         limits={ALONE: Limit(gradients)},
-        facts=lambda _: project_facts(call),
+        facts=lambda result: draw_facts(result.numpy(), call(1).numpy()),
         check=lambda _: gram_of_rows(),
     )

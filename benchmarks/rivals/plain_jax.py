@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.problems import InJax, in_jax
-from benchmarks.rivals.draws import ALONE, project_facts
+from benchmarks.rivals.draws import ALONE, draw_facts
 from benchmarks.worker import Limit, Subject
 
 BLOCK_BYTES = 2**31  # per-sample gradients that fit at once
@@ -76,7 +77,7 @@ def project(file: str, num_draws: int) -> Subject:
     return Subject(
         call,
         limits={ALONE: Limit(lambda: gradients(params, given.batch))},
-        facts=lambda _: project_facts(call),
+        facts=lambda result: draw_facts(np.asarray(result), np.asarray(call(1))),
         check=lambda _: gram_of_rows(),
     )
 

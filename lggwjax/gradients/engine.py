@@ -43,11 +43,13 @@ class Held(NamedTuple):
         product: How the factors make the gradient; None for a gradient.
         places: Which of the pass's arrays; two a use for factors (inputs, cotangents), one for a gradient.
         size: Coordinates of the leaf.
+        twin: For a gradient, the factor of another leaf that it equals, as a bias's equals its layer's cotangents.
     """
 
     product: Product | None
     places: tuple[int, ...]
     size: int
+    twin: int | None = None
 
     def operands(self, arrays: list[Array]) -> list[Operands]:
         """Inputs and cotangents, a pair a use of the leaf."""
@@ -120,7 +122,11 @@ class Engine:
                 held.append(Held(None, (-1 - len(self._contracted),), layer.size))
                 self._contracted.append(layer)
         count = len(self._raw)
-        self.held = tuple(h if h.product else h._replace(places=(count - 1 - h.places[0],)) for h in held)
+        twins = [self._twin(layer) for layer in self._contracted]
+        self.held = tuple(
+            h if h.product else h._replace(places=(count - 1 - h.places[0],), twin=twins[-1 - h.places[0]])
+            for h in held
+        )
         size = lambda place: 4 * math.prod(outputs[place].shape)  # noqa: E731
         rows = 4 * sum(layer.size for layer in self._contracted)
         shared = len(self.flat.jaxpr.invars) - self._num_own
@@ -131,6 +137,10 @@ class Engine:
             peak *= COMPILED_PEAK.get(jax.default_backend(), 1.0)
         self.sizes = Sizes(rows + sum(map(size, self._raw)), rows + int(peak))
         self._jitted = jax.jit(self._factors), jax.jit(self._gradients), jax.jit(self._derivative)
+
+    def _twin(self, layer: Layer) -> int | None:
+        own = layer.product is None and layer.outputs[0] in self._raw
+        return self._raw.index(layer.outputs[0]) if own else None
 
     def _keep(self, place: int) -> int:
         if place not in self._raw:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lggwjax.gradients.costs import WORKING_BYTES, cheapest, pair_costs, path_costs, stays_factored
+from lggwjax.gradients.costs import WORKING_BYTES, Route, cheapest, pair_costs, path_costs, stays_factored
 from lggwjax.gradients.engine import Held
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
 
@@ -27,21 +27,46 @@ def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) ->
     Returns:
         The block of the Gram matrix.
     """
-    own = [(left[h.places[0]], right[h.places[0]]) for h in held if h.product is None]
+    num_left, num_right = left[0].shape[0], right[0].shape[0]
+    routes = {h: cheapest(pair_costs(h.product, num_left, num_right)) for h in held if h.product is not None}
+    joined = _with_their_layer(held, routes)
+    own = [(left[h.places[0]], right[h.places[0]]) for h in held if h.product is None and h not in joined.values()]
     total = _rows_gram([a for a, _ in own], [b for _, b in own]) if own else 0
     for item in held:
         if item.product is None:
             continue
         pair = item.operands(left), item.operands(right)
-        num_left, num_right = left[0].shape[0], right[0].shape[0]
-        costs = pair_costs(item.product, num_left, num_right)
-        if cheapest(costs) == "activations":
-            block = _by_row_blocks(item.product, *pair, costs["activations"].memory)
+        memory = pair_costs(item.product, num_left, num_right)[routes[item]].memory
+        if item in joined:
+            block = _dense_with_bias(item.product, *pair, joined[item].twin == item.places[1])
+        elif routes[item] == "activations":
+            block = _by_row_blocks(item.product, *pair, memory)
         else:
-            pieces = _pieces(costs["contracted"].memory, item.product)
-            block = _contracted(item.product, *pair, pieces, left is right)
+            block = _contracted(item.product, *pair, _pieces(memory, item.product), left is right)
         total = total + block
     return total  # pyright: ignore[reportReturnType]
+
+
+def _with_their_layer(held: tuple[Held, ...], routes: dict[Held, Route]) -> dict[Held, Held]:
+    """Biases whose products a dense layer makes anyway: for such a layer, its bias."""
+    biases = {h.twin: h for h in held if h.product is None and h.twin is not None}
+    found = {}
+    for item, route in routes.items():
+        dense = item.product is not None and item.product.dims[:3] == (1, 1, 1) and not item.product.is_lookup
+        twin = next((place for place in item.places if place in biases), None)
+        if dense and route == "activations" and twin is not None:
+            found[item] = biases.pop(twin)
+    return found
+
+
+@partial(jax.jit, static_argnames=("product", "of_columns"))
+def _dense_with_bias(
+    product: Product, left: list[Operands], right: list[Operands], of_columns: bool
+) -> Float[Array, "n m"]:
+    """A dense layer and its bias at once: a bias is one more input, equal to one."""
+    overlaps = jnp.einsum("nbsi,mbsi->nm", product.inputs(left)[0], product.inputs(right)[0], precision=HIGHEST)
+    products = jnp.einsum("nbso,mbso->nm", product.cotangents(left), product.cotangents(right), precision=HIGHEST)
+    return (overlaps + 1) * products if of_columns else overlaps * (products + 1)
 
 
 def _pieces(memory: float, product: Product) -> int:

@@ -10,7 +10,7 @@ import pytest
 from lggwjax.gradients.engine import pose
 from lggwjax.training.probes import Probe
 from lggwjax.widths.sketched import SketchedExtremes, update_sketched, width_from_sketched
-from tests.gradients.layers import WITHOUT
+from tests.gradients.layers import WITHOUT, quick
 
 GROUPS, PER_GROUP, DRAWS, REPEATS = 8, 16, 512, 200
 KEY = jax.random.key(0)
@@ -38,7 +38,7 @@ def repeated():
     path = np.cumsum(np.random.default_rng(5).normal(size=(7, 60)), 0)
     path = jnp.asarray(path - path[0], jnp.float32)
 
-    @jax.jit
+    @quick
     @jax.vmap
     def measure(key):
         sketch_key, key = jax.random.split(key)
@@ -86,7 +86,7 @@ def test_a_large_sketch_gives_the_width_itself():
 
 
 def test_extremes_grow_and_order_does_not_matter():
-    points = jnp.asarray(np.random.default_rng(1).normal(size=(4, GROUPS, 3)), jnp.float32)
+    points = jnp.asarray(np.random.default_rng(1).normal(size=(4, GROUPS, PER_GROUP)), jnp.float32)
     _, forwards = _measure(KEY, points)
     _, backwards = _measure(KEY, points[::-1])
     np.testing.assert_array_equal(forwards.highest, backwards.highest)
@@ -98,7 +98,7 @@ def test_extremes_grow_and_order_does_not_matter():
 
 
 def test_one_point_has_width_zero_and_scaling_scales():
-    points = jnp.asarray(np.random.default_rng(1).normal(size=(4, GROUPS, 3)), jnp.float32)
+    points = jnp.asarray(np.random.default_rng(1).normal(size=(4, GROUPS, PER_GROUP)), jnp.float32)
     one, _ = _measure(KEY, points[:1])
     assert float(one.value) == float(one.stderr) == float(one.sketch_stderr) == 0
     plain, scaled = _measure(KEY, points)[0], _measure(KEY, -4 * points)[0]
@@ -109,7 +109,7 @@ def test_one_point_has_width_zero_and_scaling_scales():
 def test_nan_stays():
     seen = SketchedExtremes.empty(GROUPS, DRAWS)
     for value in (0.0, jnp.nan, 1.0):
-        seen = update_sketched(seen, KEY, jnp.full((GROUPS, 3), value))
+        seen = update_sketched(seen, KEY, jnp.full((GROUPS, PER_GROUP), value))
     width = width_from_sketched(seen)
     assert np.isnan(width.value)
     assert np.isnan(width.stderr)
