@@ -365,6 +365,8 @@ def _engine(loss: Partial, params: PyTree, batch: PyTree, selection: Selection) 
 
 def _identity(fn: Any) -> Hashable:
     """A function as a key that does not keep it alive; what is made anew at every use is compared by value."""
+    if type(fn).__hash__ is None:
+        return _Same(fn)
     if isinstance(fn, types.MethodType) or type(fn).__eq__ is not object.__eq__:
         return fn
     try:
@@ -373,10 +375,24 @@ def _identity(fn: Any) -> Hashable:
         return fn
 
 
-def _forget(reference: weakref.ref) -> None:
+class _Same:
+    """An object without a hash, compared by identity."""
+
+    def __init__(self, kept: Any):
+        self.kept = kept
+
+    def __hash__(self) -> int:
+        return id(self.kept)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.kept is self.kept
+
+
+def _forget(reference: weakref.ref, engines: OrderedDict[Hashable, Engine] = _engines) -> None:
     """Drop the engines of a function that is no more."""
-    for key in [key for key in _engines if isinstance(key, tuple) and key[0] is reference]:
-        del _engines[key]
+    # The default keeps the cache at hand while the interpreter shuts down and module names are gone.
+    for key in [key for key in engines if isinstance(key, tuple) and key[0] is reference]:
+        del engines[key]
 
 
 def _hint(fn: Any) -> None:

@@ -28,7 +28,9 @@ def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) ->
         The block of the Gram matrix.
     """
     num_left, num_right = left[0].shape[0], right[0].shape[0]
-    routes = {h: cheapest(pair_costs(h.product, num_left, num_right)) for h in held if h.product is not None}
+    routes: dict[Held, Route] = {
+        h: cheapest(pair_costs(h.product, num_left, num_right)) for h in held if h.product is not None
+    }
     joined = _with_their_layer(held, routes)
     own = [(left[h.places[0]], right[h.places[0]]) for h in held if h.product is None and h not in joined.values()]
     total = _rows_gram([a for a, _ in own], [b for _, b in own]) if own else 0

@@ -100,7 +100,6 @@ CORE = frozenset(
         "embedding-vmap-ids",
         "embedding-row-chosen-by-parameters",
         "attention",
-        "transformer-tied",
         "bfloat16-compute",
         "params-with-integers-and-keys",
         "params-partly-unused",

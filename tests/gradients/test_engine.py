@@ -110,10 +110,10 @@ def test_the_third_function_from_one_place_is_hinted_at_once(caplog):
 
 def test_functions_made_and_dropped_one_after_the_other_are_hinted_at(caplog):
     with caplog.at_level(logging.WARNING, logger="lggwjax"):
-        for scale in range(6):  # the next function may well have the place in memory of the last
-            lggwjax.gradient_gram(
-                lambda params, example, s=scale: scaled_loss(s, params, example), PARAMS, BATCH, self_check=False
-            )
+        for scale in range(8):  # the next function may well have the place in memory of the last
+            own = lambda params, example, s=scale: scaled_loss(s, params, example)  # noqa: E731
+            lggwjax.gradient_gram(own, PARAMS, BATCH, self_check=False)
+            del own
             gc.collect()
     assert len(caplog.records) == 1
 
