@@ -170,8 +170,9 @@ def forecast_if_logged(
     chunk_size: int | None,
     max_memory: int | None,
 ) -> Forecast | None:
-    """Log the plan where the logger ``lggwjax`` takes level INFO, outside of traces; otherwise cost nothing."""
-    if not _log.isEnabledFor(logging.INFO):
+    """Log the plan where the logger ``lggwjax`` was itself set to level INFO, outside of traces; else cost nothing."""
+    # Not where a root logger happens to be at INFO: other libraries set that, and waiting for results has a price.
+    if _log.level == logging.NOTSET or not _log.isEnabledFor(logging.INFO):
         return None
     if any(isinstance(x, Tracer) for x in [*jax.tree.leaves((next(iter(path)), batch)), jnp.add(0, 0)]):
         return None

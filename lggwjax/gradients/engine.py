@@ -32,7 +32,7 @@ MAX_ENGINES = 64
 # wait for one another.
 COMPILED_PEAK = {"cpu": 2.3}
 _engines: OrderedDict[Hashable, Engine] = OrderedDict()
-_seen_at: OrderedDict[Hashable, set[int]] = OrderedDict()
+_seen_at: OrderedDict[Hashable, _Seen] = OrderedDict()
 _log = logging.getLogger("lggwjax")
 
 
@@ -303,6 +303,13 @@ def _abstract(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf), weak_type=getattr(leaf, "weak_type", False))
 
 
+class _Seen:
+    """Functions from one place in the code; those that are no more stay counted."""
+
+    def __init__(self):
+        self.count, self.alive = 0, weakref.WeakSet()
+
+
 class Problem(NamedTuple):
     """What every public function is given, checked once."""
 
@@ -400,9 +407,12 @@ def _hint(fn: Any) -> None:
     code = getattr(fn, "__code__", None)
     if code is None:
         return
-    seen = _seen_at.setdefault((code.co_filename, code.co_firstlineno), set())
-    seen.add(id(fn))
-    if len(seen) == 3:
+    seen = _seen_at.setdefault((code.co_filename, code.co_firstlineno), _Seen())
+    if fn in seen.alive:
+        return
+    seen.alive.add(fn)
+    seen.count += 1
+    if seen.count == 3:
         _log.warning(
             "The third function defined at %s:%d is being compiled. A loss made anew for every call compiles at "
             "every call: define it once, or pass jax.tree_util.Partial(loss, values) for values that change.",

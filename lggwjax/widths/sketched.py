@@ -39,8 +39,9 @@ class SketchedWidth(Estimate):
     """A width told from sketches: ``stderr`` is the draws' error alone, and the sketch has its own.
 
     Attributes:
-        value: The estimate, corrected by the jackknife for the sketch: one that is unbiased for inner products is not
-            for a supremum, and too low by about 1/d of it.
+        value: The estimate by the whole sketch. A sketch that is unbiased for inner products is not for a supremum: it
+            is low by about 1/d, far below its standard error. (Correcting it by the jackknife made the error half as
+            large again.)
         sketch_stderr: Standard error of the sketch, by leaving out one of its G groups at a time.
         num_replicates: G, the groups.
     """
@@ -114,13 +115,11 @@ def width_from_sketched(extremes: SketchedExtremes) -> SketchedWidth:
     groups = values.shape[0] - 1
     moments = Moments.empty(dtype=half.dtype).add(half[0], jnp.ones_like(half[0]))
     left_out = values[1:]
-    corrected = groups * values[0] - (groups - 1) * left_out.mean()
     jackknife = (groups - 1) / groups * jnp.sum((left_out - left_out.mean()) ** 2)
     # With a group its directions' coordinates are left out too: the jackknife holds the draws' variance as well.
     sketch = jnp.sqrt(jnp.maximum(jackknife - moments.stderr**2, 0))
-    # Never negative: the correction of a set that has hardly moved may overshoot.
     return SketchedWidth(
-        value=jnp.maximum(corrected, 0),
+        value=values[0],
         stderr=moments.stderr,
         num_draws=jnp.asarray(half.shape[1], jnp.int32),
         num_replicates=jnp.asarray(groups, jnp.int32),

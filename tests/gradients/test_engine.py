@@ -108,10 +108,19 @@ def test_the_third_function_from_one_place_is_hinted_at_once(caplog):
     assert "define it once" in caplog.text
 
 
-def test_functions_made_and_dropped_one_after_the_other_are_hinted_at(caplog):
+def _from_here(place, scale):
+    if place is id:
+        return lambda params, example: scaled_loss(scale, params, example)
+    return lambda params, example: scaled_loss(scale, params, example)
+
+
+@pytest.mark.parametrize("place", [id, lambda fn: 0], ids=["as it is", "always the same"])
+def test_functions_made_and_dropped_one_after_the_other_are_hinted_at(caplog, monkeypatch, place):
+    # A function may have the place in memory of the one dropped before it, and with it its ``id``.
+    monkeypatch.setattr(engine, "id", place, raising=False)
     with caplog.at_level(logging.WARNING, logger="lggwjax"):
-        for scale in range(8):  # the next function may well have the place in memory of the last
-            own = lambda params, example, s=scale: scaled_loss(s, params, example)  # noqa: E731
+        for scale in range(6):
+            own = _from_here(place, scale)
             lggwjax.gradient_gram(own, PARAMS, BATCH, self_check=False)
             del own
             gc.collect()

@@ -114,6 +114,23 @@ def test_the_page_tells_the_four_counts_and_the_status_apart(run_of):
     assert "took no part in making the path" in text
 
 
+def test_a_sketched_run_has_a_page(run_of):
+    folder = run_of("overfit", STEPS)
+    config = json.loads((folder / "config.json").read_text())
+    config["measuring"]["route"] = "sketched"
+    (folder / "config.json").write_text(json.dumps(config))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["single_width"] = line["union_width"] = None
+        for name in ("lggw", "heldout_lggw"):
+            line[name] |= {"draws_bound95": None, "sketch_stderr": 0.02}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert verdict(load_run(folder), config).sentences[0] in read(folder).text
+    table = load_run(folder)
+    assert table["lggw.sketch_stderr"].tolist() == [0.02] * len(lines)
+    assert table["lggw.draws_bound95_low"].isna().all()
+
+
 def test_population_is_a_word_for_exact_populations(run_of):
     finite, exact = (one_line(read(run_of(kind, STEPS)).text) for kind in ("overfit", "regression"))
     assert "population loss" not in finite

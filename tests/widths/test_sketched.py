@@ -61,24 +61,24 @@ def _coverage(interval, truth):
 
 def test_the_interval_holds_the_exact_width_as_often_as_it_says(repeated):
     width, _, truth = repeated
-    # 0.95 of 200 less three standard errors; the error of the draws alone would not do.
-    assert _coverage(width.interval(0.95), truth) >= 0.90
-    assert _coverage(width.draws_interval(0.95), truth) < 0.8
+    # Three standard errors of 200 repetitions below what is said; a lower level covers less often.
+    assert _coverage(width.interval(0.95), truth) >= 0.905
     assert _coverage(width.interval(0.5), truth) == pytest.approx(0.5, abs=0.12)
 
 
-def test_the_correction_takes_the_bias_away(repeated):
+def test_the_bias_is_far_below_the_stated_error(repeated):
     width, plain, truth = repeated
-    errors = np.asarray(width.value) - truth
-    error, bias = errors.std() / REPEATS**0.5, abs(np.asarray(plain).mean() - truth)
-    assert abs(errors.mean()) < max(3 * error, bias / 2)
-    assert np.asarray(plain).mean() < truth, "a sketch is too narrow before the correction"
+    np.testing.assert_allclose(width.value, plain, rtol=1e-6)
+    stated = np.sqrt(np.mean(np.asarray(width.sketch_stderr) ** 2))
+    error = np.asarray(plain).std() / REPEATS**0.5
+    assert abs(np.asarray(plain).mean() - truth) < stated / 4 + 3 * error
+    assert abs(1.5 * np.asarray(plain).mean() - truth) > stated / 4 + 3 * error
 
 
 def test_the_stated_error_is_the_actual_spread(repeated):
     width, _, truth = repeated
     stated = np.sqrt(np.mean(np.asarray(width.stderr) ** 2 + np.asarray(width.sketch_stderr) ** 2))
-    assert 0.5 < stated / np.asarray(width.value).std() < 2
+    assert 0.85 < stated / np.asarray(width.value).std() < 1.5
     sketch = np.sqrt(max(np.asarray(width.value).var() - np.mean(np.asarray(width.stderr) ** 2), 0))
     assert 0.5 < np.sqrt(np.mean(np.asarray(width.sketch_stderr) ** 2)) / sketch < 2
     assert stated / truth < 0.2, "the error is one that says something"
