@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Row:
         disagreement: Largest relative difference from ours, where both have a result to compare.
         note: Why there is no number, or what the number is.
         check: The file with the result that must agree with ours.
+        against: Which of our rows it is compared with; by default the first.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Row:
     disagreement: float | None = None
     note: str = ""
     check: Path | None = None
+    against: Row | None = None
 
     def seconds(self, of: str = "") -> float | None:
         """Median seconds of the call, or of a limit."""
@@ -70,8 +72,12 @@ class Row:
         """Everything, for the JSON file."""
         medians = {name or "call": self.seconds(name) for name in (self.samples[0] if self.samples else ())}
         rates = {name: (self.rate(name), unit) for name, (_, unit) in self.limits.items() if self.samples}
-        stored = {name: value for name, value in asdict(self).items() if name != "check"}
-        return stored | {"median_seconds": medians, "rates": rates, "compile_seconds": self.compile_seconds}
+        names = ("name", "samples", "found", "limits", "disagreement", "note")
+        return {name: getattr(self, name) for name in names} | {
+            "median_seconds": medians,
+            "rates": rates,
+            "compile_seconds": self.compile_seconds,
+        }
 
 
 def times(

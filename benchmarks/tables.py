@@ -13,7 +13,8 @@ from benchmarks.machine import GRADIENTS
 from benchmarks.results import OURS, Bar, Report, Row, times
 
 _MIB = 2**20
-_LEAST_WIDTH = 132
+_LEAST_WIDTH = 180
+REMARK = "remark"
 _LOOKS = {"met": "green", "missed": "bold red", "open": "yellow"}
 
 
@@ -21,10 +22,13 @@ def print_report(report: Report, console: Console | None = None) -> None:
     """Print a case's tables, the limits beside them, its bars and its notes."""
     console = console or wide_console()
     console.print(f"\n[bold]{report.case}[/bold]  {report.problem}\n", highlight=False)
-    console.print(_time_table(report.rows))
+    ours = next((row for row in report.rows if row.name.startswith(OURS)), None)
+    console.print(_table([_time_line(row, ours) for row in report.rows]))
     console.print()
-    console.print(_memory_table(report.rows))
-    console.print()
+    measured = [_memory_line(row) for row in report.rows if "process_bytes" in row.found]
+    if measured:
+        console.print(_table(measured))
+        console.print()
     for row in report.rows:
         rates = "; ".join(_rate_text(row, name, unit) for name, (_, unit) in row.limits.items() if unit != "calls")
         if row.samples and rates:
@@ -42,67 +46,48 @@ def wide_console() -> Console:
     return console
 
 
-def _table(first: str, titles: tuple[str, ...], last: str = "") -> Table:
+def _table(lines: list[dict[str, str]]) -> Table:
+    """Lines with the same titles; a column that nobody fills is left out."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(first, no_wrap=True)
+    titles = [title for i, title in enumerate(lines[0]) if i == 0 or any(line[title] for line in lines)]
     for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    if last:
-        table.add_column(last)
+        is_text = title in (titles[0], REMARK)
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*(line[title] for title in titles))
     return table
 
 
-def _time_table(rows: list[Row]) -> Table:
-    titles = (
-        "median",
-        "least",
-        "most",
-        "compile",
-        "times ours",
-        "gradients",
-        "times these",
-        "std. error",
-        "differs by",
-    )
-    table = _table("time", titles, "remark")
-    ours = next((row for row in rows if row.name.startswith(OURS)), None)
-    for row in rows:
-        spread, ratio = row.spread() or (None, None), times(row, ours)
-        value, stderr = row.fact("value"), row.fact("stderr")
-        table.add_row(
-            row.name,
-            seconds_text(row.seconds()),
-            *map(seconds_text, spread),
-            seconds_text(row.compile_seconds),
-            f"{ratio[0]:.3g}" if ratio and row is not ours else "",
-            *_gradient_cells(row),
-            f"{stderr / value:.2%}" if stderr is not None and value else "",
-            f"{row.disagreement:.0e}" if row.disagreement is not None else "",
-            row.note,
-        )
-    return table
+def _time_line(row: Row, ours: Row | None) -> dict[str, str]:
+    least, most = row.spread() or (None, None)
+    ratio = None if row.name.startswith(OURS) else times(row, row.against or ours)
+    gradients = times(row, row, ("", GRADIENTS)) if GRADIENTS in row.limits else None
+    value, stderr = row.fact("value"), row.fact("stderr")
+    return {
+        "time": row.name,
+        "median": seconds_text(row.seconds()),
+        "least": seconds_text(least),
+        "most": seconds_text(most),
+        "compile": seconds_text(row.compile_seconds),
+        "times ours": f"{ratio[0]:.3g}" if ratio else "",
+        "gradients": seconds_text(row.seconds(GRADIENTS)) if gradients else "",
+        "times these": f"{gradients[0]:.3g}" if gradients else "",
+        "std. error": f"{stderr / value:.2%}" if stderr is not None and value else "",
+        "differs by": f"{row.disagreement:.0e}" if row.disagreement is not None else "",
+        REMARK: row.note,
+    }
 
 
-def _gradient_cells(row: Row) -> tuple[str, str]:
-    """The batched gradients that the call needs, and how many times their time it takes."""
-    ratio = times(row, row, ("", GRADIENTS)) if GRADIENTS in row.limits else None
-    return (seconds_text(row.seconds(GRADIENTS)), f"{ratio[0]:.3g}") if ratio else ("", "")
-
-
-def _memory_table(rows: list[Row]) -> Table:
-    """Of those that were measured in a process of their own."""
-    table = _table("peak memory, MiB", ("compiled call", "first call", "whole process", "plan", "compiled call / plan"))
-    for row in rows:
-        peak, planned = row.found.get("bytes"), row.fact("plan_bytes")
-        if "process_bytes" not in row.found:
-            continue
-        table.add_row(
-            row.name,
-            *(_mib(row.found.get(name)) for name in ("bytes", "first_bytes", "process_bytes")),
-            _mib(planned) if planned is not None or row.name.startswith(OURS) else "",
-            f"{peak / planned:.2f}" if peak is not None and planned else "",
-        )
-    return table
+def _memory_line(row: Row) -> dict[str, str]:
+    peak, planned = row.found.get("bytes"), row.fact("plan_bytes")
+    return {
+        "peak memory, MiB": row.name,
+        "compiled call": _mib(peak),
+        "first call": _mib(row.found.get("first_bytes")),
+        "whole process": _mib(row.found.get("process_bytes")),
+        "plan": _mib(planned) if planned is not None else "",
+        "compiled call / plan": f"{peak / planned:.2f}" if peak is not None and planned else "",
+    }
 
 
 def _rate_text(row: Row, name: str, unit: str) -> str:

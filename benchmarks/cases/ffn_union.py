@@ -64,7 +64,7 @@ def _start_by_hand(bench: Bench, problem: ProblemFile, ours: dict[float, Row], t
         return []
     rows = bench.rival(NNGEOMETRY, "width", problem, ours[0.01], target_stderr=target)
     for row in rows:
-        row.name = f"nngeometry by hand, {tolerance:.1%}"
+        row.name, row.against = f"nngeometry by hand, {tolerance:.1%}", ours[tolerance]
     return rows
 
 
@@ -73,7 +73,7 @@ def _scaled(row: Row, ours: Row, tolerance: float, block: int, notes: list[str])
     target, value = ours.fact("stderr") or float("nan"), ours.fact("value") or float("nan")
     facts = row.found["facts"]
     draws = {name: max(2.0, (facts[f"{name}_std"] / target) ** 2) for name in ("half", "max")}
-    made = {name: Row(f"{row.name}, {tolerance:.1%}") for name in draws}
+    made = {name: Row(f"{row.name}, {tolerance:.1%}", against=ours) for name in draws}
     for name, count in draws.items():
         for sample in row.samples:
             made[name].samples.append({"": sample[ALONE] + (sample[""] - sample[ALONE]) * count / block})
