@@ -29,6 +29,25 @@ class _OneLine(argparse.ArgumentParser):
         raise ValueError(f"{message}. See: {self.prog} --help")
 
 
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the library logs while a command runs, and leave the logger of the process as it was."""
+    log = logging.getLogger("lggwjax")
+    if log.handlers:
+        yield
+        return
+    level, propagate, handler = log.level, log.propagate, logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # else a handler of the root logger would say everything twice
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -38,14 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 when all was done, 1 when a run did not finish, 2 when it was refused, 130 after Ctrl-C.
     """
-    log = logging.getLogger("lggwjax")
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler())
-        log.setLevel(logging.INFO)
-        log.propagate = False  # else a handler of the root logger would say everything twice
     try:
         options = _parser().parse_args(arguments)
-        return options.command(options)
+        with _log_on_stderr():
+            return options.command(options)
     except KeyboardInterrupt:
         print("lggwjax: interrupted; the same command with --resume goes on from the last measurement", file=sys.stderr)
         return 130

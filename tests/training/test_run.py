@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -233,6 +234,13 @@ def test_a_bad_value_is_refused_in_one_line_before_a_folder_is_made(options, wor
     assert captured.err.count("\n") == 1
     assert all(word in captured.err for word in words), captured.err
     assert not out.exists()
+
+
+def test_the_command_line_leaves_the_logger_as_it_was(tmp_path):
+    log = logging.getLogger("lggwjax")
+    before = log.level, log.propagate, list(log.handlers)
+    main(["run", *SMALL, "--plan", "--out", str(tmp_path / "run")])
+    assert (log.level, log.propagate, list(log.handlers)) == before
 
 
 def test_plan_prints_and_writes_nothing(tmp_path, capsys):
