@@ -33,6 +33,7 @@ from lggwjax.widths.streamed import RunningExtremes, update_extremes, width_from
 
 Kind = Literal["stacked", "single", "union"]
 _STREAMED_DRAWS = 512
+_SETS_BESIDE = 64  # single-sample sets whose draws are held at once
 _WHAT_OVERFLOWS = "inner products of gradients (sample, checkpoint, checkpoint)"
 
 
@@ -195,10 +196,14 @@ def single_widths(
         raise ValueError(f"Expected num_draws >= 4, got {num_draws}. Half of the draws choose, half estimate.")
     factors = _path_factor("single", loss_fn, path, batch, wrt, chunk_size)
     all_key, choose_key, estimate_key = jax.random.split(key, 3)
-    each = jax.vmap(lambda k, factor, num: width_from_factor(k, factor, num_draws=num), in_axes=(None, 0, None))
-    chosen = each(choose_key, factors, num_draws // 2).value.argmax()
+
+    def each(key: Key[Array, ""], num: int | Int[Array, ""]) -> WidthEstimate:
+        width = lambda factor: width_from_factor(key, factor, num_draws=num)  # noqa: E731
+        return jax.lax.map(width, factors, batch_size=_SETS_BESIDE)
+
+    chosen = each(choose_key, num_draws // 2).value.argmax()
     return SingleWidths(
-        widths=each(all_key, factors, num_draws),
+        widths=each(all_key, num_draws),
         mean=width_from_factor(all_key, factors, num_draws=num_draws),
         largest=width_from_factor(estimate_key, jax.tree.map(lambda x: x[chosen], factors), num_draws=num_draws // 2),
         largest_index=chosen,

@@ -102,6 +102,16 @@ class _Reader:
         self.outvars.append(atom)
         return len(self.outvars) - 1
 
+    def in_order(self, atom: Any) -> Any:
+        """The earliest atom that holds the same numbers in the same order: a bias's gradient is often cotangents."""
+        eqn = self.producers.get(atom)
+        while eqn is not None and (step := _view(eqn, atom)) is not None:
+            source = _source(eqn, atom)
+            if step.kind != "reshape" or isinstance(source, Literal) or source.aval.dtype != atom.aval.dtype:
+                break
+            atom, eqn = source, self.producers.get(source)
+        return atom
+
     def is_zero(self, atom: Any) -> bool:
         """Whether an atom is known to be zero."""
         if isinstance(atom, Literal):
@@ -345,7 +355,7 @@ def find_factors(
         if isinstance(uses, str):
             if sum(size > 1 for size in shape) < 2 and not uses.startswith(("passes", "failed")):
                 uses = ""  # a bias or a scale: its gradient is as small as factors would be
-            layers.append(Layer(name, shape, None, (reader.place(outvar),), uses))
+            layers.append(Layer(name, shape, None, (reader.place(reader.in_order(outvar)),), uses))
             continue
         product = Product(tuple(use.form for use in uses), uses[0].views)
         places = []

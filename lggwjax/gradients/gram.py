@@ -114,7 +114,8 @@ class _Blocks:
         position = 0
         for params in self._path:
             for _, count, chunk in iter_chunks(self._batch, self._problem.num_samples, self._chunk_size):
-                yield position, [array[:count] for array in self._problem.factors(params, chunk)]
+                arrays = self._problem.factors(params, chunk)
+                yield position, arrays if count == len(arrays[0]) else [array[:count] for array in arrays]
                 position += 1
 
 

@@ -13,6 +13,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 NARROW = 1e-4  # below this share of the largest squared norm, a float32 Gram has lost the squared diameter
+_CHOLESKY_BLOCK = 96  # twice that is small enough for LAPACK to stay on one thread
+_LARGE_CHOLESKY = 1024  # beyond, its threads are worth their noise
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -20,7 +22,8 @@ class Factor(NamedTuple):
     """A set of N points up to translation and rotation.
 
     Attributes:
-        rows: C, one point a row, the first of them at the origin; d columns.
+        rows: C, one point a row, the first of them at the origin; d columns. Where there are N - 1 columns, row i has
+            zeros from column i on.
         diameter: Largest distance between two points.
         norm: Largest norm of a point before translation: what rounding is relative to.
     """
@@ -37,7 +40,7 @@ def factor_points(points: Float[Array, "N p"]) -> Factor:
     unit = binary_scale(moved)
     moved = moved / unit
     gram = jnp.einsum("ap,bp->ab", moved, moved, precision=_HIGHEST)
-    if moved.shape[0] > moved.shape[1]:
+    if moved.shape[0] > moved.shape[1] + 1:
         diameter = jnp.sqrt(_squared_distances(gram).max())
         factor = Factor(moved, diameter, diameter)
     else:
@@ -87,7 +90,7 @@ def factor_moved_gram(gram: Float[Array, "N N"], ancestors: Float[Array, "N N"] 
 
     def attempt(state):
         tries, shift, _ = state
-        return tries + 1, 16 * shift, jnp.linalg.cholesky(unit + jnp.diag(jnp.where(present, shift, 1.0)))
+        return tries + 1, 16 * shift, _cholesky(unit + jnp.diag(jnp.where(present, shift, 1.0)))
 
     shift = jnp.asarray(4 * num**0.5 * jnp.finfo(gram.dtype).eps, gram.dtype)
     start = attempt((0, shift, unit))
@@ -102,6 +105,37 @@ def factor_moved_gram(gram: Float[Array, "N N"], ancestors: Float[Array, "N N"] 
         gram = jnp.einsum("ad,bd->ab", rows, rows, precision=_HIGHEST)
     norm = jnp.sqrt(jnp.maximum(jnp.max(jnp.diagonal(gram)), 0))
     return Factor(rows, jnp.sqrt(_squared_distances(gram).max()), norm)
+
+
+def _cholesky(matrix: Float[Array, "N N"]) -> Float[Array, "N N"]:
+    r"""Lower Cholesky factor of a matrix with ones on its diagonal; NaN where it is not positive definite.
+
+    On a CPU one large call of LAPACK is made many small ones. Its threads would go on spinning for some 30 ms after a
+    large call, and take the processor from the draws that follow, which take less than that. What stands below a
+    diagonal block is had from the factor of a matrix twice the block's size:
+
+    .. math:: \begin{pmatrix} A & B^\top \\ B & c I \end{pmatrix} \text{ has the factor }
+        \begin{pmatrix} L & 0 \\ B L^{-\top} & \ast \end{pmatrix}, \quad A = L L^\top
+    """
+    num, size = matrix.shape[0], _CHOLESKY_BLOCK
+    if jax.default_backend() != "cpu" or not 2 * size < num <= _LARGE_CHOLESKY:
+        return jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+    rest = jax.scipy.linalg.block_diag(matrix, jnp.eye(-num % size, dtype=matrix.dtype))
+    padded = rest.shape[0]
+    # c above the largest eigenvalue of what stands there in truth, which is at most the block's trace.
+    corner = 2 * size * jnp.eye(size, dtype=matrix.dtype)
+    columns = []
+    while len(rest) > size:
+        above, below = rest[:size, :size], rest[size:, :size].reshape(-1, size, size)
+        pair = lambda block, above=above: jnp.block([[above, block.T], [block, corner]])  # noqa: E731
+        factors = jax.lax.linalg.cholesky(jax.vmap(pair)(below), symmetrize_input=False)
+        column = jnp.concatenate([factors[0, :size, :size], factors[:, size:, :size].reshape(-1, size)])
+        columns.append(jnp.pad(column, ((padded - len(rest), 0), (0, 0))))
+        below = column[size:]
+        rest = rest[size:, size:] - jnp.einsum("ai,bi->ab", below, below, precision=_HIGHEST)
+    last = jax.lax.linalg.cholesky(rest, symmetrize_input=False)
+    columns.append(jnp.pad(last, ((padded - size, 0), (0, 0))))
+    return jnp.concatenate(columns, axis=1)[:num, :num]
 
 
 def ancestor_matrix(references: Sequence[int], size: int | None = None) -> np.ndarray | None:

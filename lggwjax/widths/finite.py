@@ -11,6 +11,8 @@ keeps the mean and never raises the variance.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Literal
 
 import jax
@@ -24,9 +26,12 @@ from lggwjax.widths.closed_form import expected_chi
 from lggwjax.widths.estimate import Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, binary_scale, check_factor, factor_gram, factor_points, require_gram
 
-DRAWS_PER_BLOCK = 64  # one shape for every number of draws, so none compiles anew
+DRAWS_PER_BLOCK = 64  # draws to a key; one shape for every number of draws, so none compiles anew
+WIDE_BLOCK = 16  # of these at once where there are as many
+WIDE_FLOATS = 2**20  # unless their products with the points would be more numbers than this
 NUM_SCRAMBLES = 16  # independent randomisations of the quasi-random sampler
 SOBOL_MAX_DIM = 21_201
+_MANY_POINTS = 256  # worth leaving out half of a product for
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 Sampler = Literal["iid", "rqmc"]
@@ -164,7 +169,6 @@ def width_from_factor(
     """
     if sampler not in ("iid", "rqmc"):
         raise ValueError(f'Expected sampler "iid" or "rqmc", got {sampler!r}.')
-    stacked = factor if factor.rows.ndim == 3 else Factor(*(leaf[None] for leaf in factor))
     if tolerance is not None:
         if num_draws is not None:
             raise ValueError("Expected num_draws or tolerance, got both. Pass one of them.")
@@ -173,10 +177,8 @@ def width_from_factor(
         num_draws = draws_for(pilot, tolerance)
     num_draws = check_num_draws(1024 if num_draws is None else num_draws)
     if sampler == "rqmc":
-        return _rqmc_width(key, stacked, num_draws)
-    unit = binary_scale(stacked.rows)
-    moments, counts = _half_range_moments(key, stacked.rows / unit, num_draws)
-    return _assemble(stacked, unit * moments.mean, unit * moments.stderr, counts, num_draws, num_draws)
+        return _rqmc_width(key, _stacked(factor), num_draws)
+    return _iid_width(key, factor, num_draws)
 
 
 def check_num_draws(num_draws: int | Int[Array, ""]) -> Int[Array, ""]:
@@ -221,25 +223,67 @@ def draws_for(pilot: WidthEstimate, tolerance: float) -> int:
     return DRAWS_PER_BLOCK * max(1, int(min(blocks, 2**31 // DRAWS_PER_BLOCK - 1)))
 
 
+def _stacked(factor: Factor) -> Factor:
+    return factor if factor.rows.ndim == 3 else Factor(*(leaf[None] for leaf in factor))
+
+
 @jax.jit
-def _half_range_moments(key, rows: Float[Array, "n N d"], num_draws: Int[Array, ""]):
-    """Moments over the draws of the mean half-range, and who attained it; the trip count is traced."""
-    _, num_points, dim = rows.shape
+def _iid_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate:
+    """Mean over the draws of the mean half-range of n sets; the trip counts are traced.
 
-    def block(index, carry):
+    Every 64 draws have a key of their own. Many of these go through one product, which is faster; what is left over
+    goes through products of 64, so that a small number of draws stays cheap.
+    """
+    factor = _stacked(factor)
+    num_sets, num_points, dim = factor.rows.shape
+    unit = binary_scale(factor.rows)
+    rows = factor.rows / unit
+    wide = max(1, min(WIDE_BLOCK, WIDE_FLOATS // (num_sets * num_points * DRAWS_PER_BLOCK)))
+    pieces = 4 if num_points >= _MANY_POINTS and dim == num_points - 1 else 1  # then the rows are triangular
+
+    def block(first, width, carry):
         moments, counts = carry
-        z = jax.random.normal(jax.random.fold_in(key, index), (DRAWS_PER_BLOCK, dim), rows.dtype)
-        z = z * (expected_chi(dim) / jnp.linalg.norm(z, axis=1, keepdims=True))
-        scores = jnp.einsum("nad,kd->kna", rows, z, precision=_HIGHEST)
-        keep = (index * DRAWS_PER_BLOCK + jnp.arange(DRAWS_PER_BLOCK) < num_draws).astype(rows.dtype)
-        half = (scores.max(-1) - scores.min(-1)) / 2
-        weights = jnp.broadcast_to(keep[:, None].astype(jnp.int32), half.shape)
-        counts = counts.at[scores.argmax(-1)].add(weights).at[scores.argmin(-1)].add(weights)
-        return moments.add(half.mean(-1), keep), counts
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(width))
+        z = jax.vmap(lambda k: jax.random.normal(k, (DRAWS_PER_BLOCK, dim), rows.dtype))(keys).reshape(-1, dim)
+        half, highest, lowest = _half_ranges(rows, z, pieces)
+        half = half * (expected_chi(dim) / jnp.linalg.norm(z, axis=1))
+        keep = first * DRAWS_PER_BLOCK + jnp.arange(len(z)) < num_draws
+        once = jnp.broadcast_to(keep[:, None].astype(jnp.int32), highest.shape)
+        counts = counts.at[highest].add(once, mode="drop").at[lowest].add(once, mode="drop")
+        return moments.add(half, keep.astype(rows.dtype)), counts
 
-    start = (Moments.empty(dtype=rows.dtype), jnp.zeros(num_points, jnp.int32))
+    carry = (Moments.empty(dtype=rows.dtype), jnp.zeros(num_points, jnp.int32))
     num_blocks = (num_draws + DRAWS_PER_BLOCK - 1) // DRAWS_PER_BLOCK
-    return jax.lax.fori_loop(0, num_blocks, block, start)
+    num_wide = num_blocks // wide if wide > 1 else 0
+    carry = jax.lax.fori_loop(0, num_wide, lambda index, c: block(index * wide, wide, c), carry)
+    moments, counts = jax.lax.fori_loop(num_wide * wide, num_blocks, lambda index, c: block(index, 1, c), carry)
+    return _assemble(factor, unit * moments.mean, unit * moments.stderr, counts, num_draws, num_draws)
+
+
+def _half_ranges(rows: Float[Array, "n N d"], z: Float[Array, "k d"], pieces: int = 1):
+    """Mean half-range over the sets for each direction, and which point of each set was highest and lowest.
+
+    Where rows are lower triangular they may be cut into pieces, whose zeros are then left out.
+    """
+    num_points, dim = rows.shape[1:]
+    cuts = [num_points * piece // pieces for piece in range(pieces + 1)]
+    scores = []
+    for start, stop in itertools.pairwise(cuts):
+        ends = min(stop, dim)
+        part = rows[:, start:stop, :ends]
+        scores.append(jax.lax.dot_general(z[:, :ends], part, (((1,), (2,)), ((), ())), precision=_HIGHEST))
+    high = functools.reduce(jnp.maximum, [part.max(-1) for part in scores])
+    low = functools.reduce(jnp.minimum, [part.min(-1) for part in scores])
+
+    def first(extreme):
+        # An argmax would take as long as the product; where a NaN leaves none equal, no point is named.
+        named = []
+        for start, part in zip(cuts, scores, strict=False):
+            index = start + jax.lax.broadcasted_iota(jnp.int32, part.shape, part.ndim - 1)
+            named.append(jnp.where(part == extreme[..., None], index, num_points).min(-1))
+        return functools.reduce(jnp.minimum, named)
+
+    return ((high - low) / 2).mean(-1), first(high), first(low)
 
 
 def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate:
@@ -252,7 +296,7 @@ def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate
             "Use sampler='iid'."
         )
     unit = binary_scale(factor.rows)
-    rows = _principal_coordinates(factor.rows / unit)
+    rows, half_ranges = _principal_coordinates(factor.rows / unit), jax.jit(_half_ranges)
     log2_points = max(0, -(-int(num_draws) // NUM_SCRAMBLES) - 1).bit_length()
     seeds = jax.random.randint(key, (NUM_SCRAMBLES,), 0, jnp.iinfo(jnp.int32).max)
     moments, counts = Moments.empty(dtype=rows.dtype), jnp.zeros(rows.shape[1], jnp.int32)
@@ -260,18 +304,11 @@ def _rqmc_width(key, factor: Factor, num_draws: Int[Array, ""]) -> WidthEstimate
         uniforms = scipy.stats.qmc.Sobol(rows.shape[-1], scramble=True, rng=int(seed)).random_base2(log2_points)
         # Sobol points are multiples of 2^-32 or so: 0 would map to minus infinity.
         z = jnp.asarray(scipy.stats.norm.ppf(uniforms.clip(2.0**-33, 1 - 2.0**-33)), rows.dtype)
-        half, counts_here = _half_ranges(rows, z)
+        half, highest, lowest = half_ranges(rows, z)
         moments = moments.add(half.mean()[None], jnp.ones(1, rows.dtype))
-        counts = counts + counts_here
+        counts = counts.at[highest].add(1).at[lowest].add(1)
     drawn = NUM_SCRAMBLES * 2**log2_points
     return _assemble(factor, unit * moments.mean, unit * moments.stderr, counts, drawn, NUM_SCRAMBLES)
-
-
-@jax.jit
-def _half_ranges(rows, z):
-    scores = jnp.einsum("nad,kd->kna", rows, z, precision=_HIGHEST)
-    counts = jnp.zeros(rows.shape[1], jnp.int32).at[scores.argmax(-1)].add(1).at[scores.argmin(-1)].add(1)
-    return ((scores.max(-1) - scores.min(-1)) / 2).mean(-1), counts
 
 
 @jax.jit
@@ -283,8 +320,10 @@ def _principal_coordinates(rows: Float[Array, "n N d"]) -> Float[Array, "n N d"]
 
 
 def _assemble(factor: Factor, value, stderr, counts, num_draws, num_replicates) -> WidthEstimate:
-    """Put a result together, with width 0 and stderr 0 where the set is one point."""
+    """Put a result together, with width 0 and stderr 0 where the set is one point, NaN where it is not finite."""
     eps = jnp.finfo(factor.rows.dtype).eps
+    # A maximum may pass over a NaN.
+    value, stderr = (jnp.where(jnp.isfinite(factor.rows).all(), number, jnp.nan) for number in (value, stderr))
     diameter = factor.diameter.mean()
     # First order: a Gram entry is off by eps |a|^2, so a distance D by eps |a|^2 / D, and by sqrt(eps) |a| at most.
     safe = jnp.where(factor.diameter > 0, factor.diameter, 1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lggwjax.widths import WidthEstimate, closed_form, finite, gaussian_width, width_from_gram
+from lggwjax.widths import WidthEstimate, closed_form, factor, finite, gaussian_width, width_from_gram
 from lggwjax.widths.factor import Factor, factor_gram, factor_moved_gram, factor_points
 from lggwjax.widths.finite import DRAWS_PER_BLOCK, NUM_SCRAMBLES, SOBOL_MAX_DIM, draws_for, width_from_factor
 
@@ -375,10 +375,61 @@ def test_vmap_over_keys_and_over_sets(function):
 
 def test_no_number_of_draws_compiles_anew():
     gaussian_width(KEY, jnp.eye(20), num_draws=2)
-    before = finite._half_range_moments._cache_size()
+    before = finite._iid_width._cache_size()
     for num_draws in (3, 64, 100, 5000):
         gaussian_width(KEY, jnp.eye(20), num_draws=num_draws)
-    assert finite._half_range_moments._cache_size() == before
+    assert finite._iid_width._cache_size() == before
+
+
+def test_draws_are_the_same_in_wide_blocks_and_in_narrow_ones(monkeypatch):
+    points = jnp.asarray(_rng().normal(size=(20, 20)), jnp.float32)
+    wide = gaussian_width(KEY, points, num_draws=2500)
+    monkeypatch.setattr(finite, "WIDE_BLOCK", 1)
+    finite._iid_width.clear_cache()
+    narrow = gaussian_width(KEY, points, num_draws=2500)
+    finite._iid_width.clear_cache()
+    assert wide.counts.tolist() == narrow.counts.tolist()
+    assert float(wide.value) == pytest.approx(float(narrow.value), rel=1e-5)
+    assert float(wide.stderr) == pytest.approx(float(narrow.stderr), rel=1e-4)
+
+
+def test_leaving_out_the_zeros_of_a_triangular_factor_changes_nothing():
+    rows = factor_points(jnp.asarray(_rng().normal(size=(300, 400)), jnp.float32)).rows[None]
+    z = jnp.asarray(_rng(1).normal(size=(64, 299)), jnp.float32)
+    whole, pieces = finite._half_ranges(rows, z), finite._half_ranges(rows, z, 4)
+    np.testing.assert_allclose(pieces[0], whole[0], rtol=1e-5)
+    assert pieces[1].tolist() == whole[1].tolist()
+    assert pieces[2].tolist() == whole[2].tolist()
+    scores = np.asarray(z) @ np.asarray(rows[0]).T
+    assert whole[1][:, 0].tolist() == scores.argmax(1).tolist()
+    assert whole[2][:, 0].tolist() == scores.argmin(1).tolist()
+
+
+def test_points_just_more_than_coordinates_are_not_taken_for_triangular():
+    points = jnp.asarray(_rng().normal(size=(301, 300)), jnp.float32)
+    more = gaussian_width(KEY, points, num_draws=4096)
+    padded = gaussian_width(KEY, jnp.pad(points, ((0, 0), (0, 10))), num_draws=4096)
+    assert float(more.value) == pytest.approx(float(padded.value), abs=4 * float(more.stderr + padded.stderr))
+
+
+@pytest.mark.parametrize("num", [193, 288, 300, 1000])
+def test_the_cholesky_factor_in_blocks(num):
+    points = _rng().normal(size=(num, num // 2))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    matrix = points @ points.T + 1e-4 * np.eye(num)
+    lower = np.asarray(jax.jit(factor._cholesky)(jnp.asarray(matrix, jnp.float32)), float)
+    assert not np.any(np.triu(lower, 1))
+    assert np.abs(lower @ lower.T - matrix).max() < 16 * np.finfo(np.float32).eps
+    whole = np.linalg.cholesky(matrix)
+    assert np.abs(lower - whole).max() < 1e-2  # half of the directions are the shift's alone
+    assert np.abs(lower[: num // 2] - whole[: num // 2]).max() < 1e-4
+
+
+def test_the_cholesky_factor_in_blocks_refuses_an_indefinite_matrix():
+    for place in (5, 150, 299):  # in the first block, below it, in the last
+        matrix = np.eye(300, dtype=np.float32)
+        matrix[place, place - 1] = matrix[place - 1, place] = 1.5
+        assert not np.isfinite(np.asarray(factor._cholesky(jnp.asarray(matrix)))).all()
 
 
 @pytest.mark.parametrize("tolerance", [0.05, 0.005])
