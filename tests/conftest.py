@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import jax
 import pytest
 
 _COMPILED: list[str] = []
+# Compiling is nearly all of the quick tests' time; the slow ones compile as users do.
+_QUICK_TO_COMPILE = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile with less trying, before jax has started, unless the slow tests are asked for."""
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("XLA_FLAGS", _QUICK_TO_COMPILE)
 
 
 def _listen(event: str, duration: float, **_) -> None:

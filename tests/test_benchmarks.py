@@ -93,6 +93,7 @@ def test_slopes_are_found_with_their_intervals():
     assert fit(x[:2], x[:2]).value != fit(x[:2], x[:2]).value  # two points are no fit
 
 
+@pytest.mark.slow
 def test_the_torch_models_of_the_rivals_are_the_zoo_s():
     pytest.importorskip("torch")
     from benchmarks.cases.resnet_gram import PROBLEMS

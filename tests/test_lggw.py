@@ -150,6 +150,7 @@ def _scaled_quadratic(w, x):
     return 0.5 * x * jnp.sum(w**2)
 
 
+@pytest.mark.slow
 def test_the_largest_single_width_is_not_biased():
     # Samples of equal width whose gradients lie in different coordinates, so that the noise of their estimates differs.
     def own_coordinates(w, example):
@@ -353,6 +354,7 @@ def _common_width(gram):
     return np.mean(scores.max(0) - scores.min(0)) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_two_near_checkpoints_agree_with_double_precision(scale):
     # Two points have width |a - b| / sqrt(2 pi), without any error of the draws.

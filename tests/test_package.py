@@ -122,6 +122,7 @@ def test_the_import_tests_would_see_an_import(tmp_path):
     assert _imports(file) == ["jax._src.core", "lggwjax.models.zoo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     module = importlib.import_module(name)

@@ -113,18 +113,21 @@ def test_a_wrong_gram_is_seen(solved):
             assert solved.error(product(rest), expected) > 1, name
 
 
+@pytest.mark.slow
 def test_gram_in_chunks(solved):
     # Without the self-check: nothing mends factors that are wrong.
     found = solved.call(gradient_gram, solved.problem.params, chunk_size=2, self_check=False)
     assert solved.error(found, product(solved.rows)) < 1
 
 
+@pytest.mark.slow
 def test_gram_under_jit(solved):
     problem = solved.problem
     found = quick_jit(lambda p: gradient_gram(problem.loss_fn, p, problem.batch, wrt=problem.wrt))(problem.params)
     assert solved.error(found, product(solved.rows)) < 1
 
 
+@pytest.mark.slow
 def test_path_grams_are_products_of_differences(solved):
     rows, wrong = (_stacked(solved, solved.path(scale)) for scale in (1.0, 1.1))
     found = solved.call(path_grams, solved.checkpoints(solved.path()))

@@ -156,6 +156,7 @@ def test_streamed_options_are_checked(streamed):
     assert float(found.stderr / found.value) < 0.11
 
 
+@pytest.mark.slow
 def test_little_memory_streams_a_union():
     path, batch = [normal(seed, 96, 64, scale=0.1) for seed in (0, 1)], normal(12, 100, 64)
     limits = {"gram": 2**30, "streamed": 2**18}  # the Gram matrix and its factor take twice the latter

@@ -55,6 +55,7 @@ def _check_bias(name, num_keys, wrong):
 FEW = ("dense", "strided", "scanned", "mixed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_inner_products_within_a_sample_are_unbiased(name):
     _check_bias(name, 400, 1.25)

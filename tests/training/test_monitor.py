@@ -144,6 +144,7 @@ def _close(field, whole):
     return abs(field["value"] - float(whole.value)) <= slack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "kind", "batch"),
     [
@@ -284,6 +285,7 @@ def _rooted(params, example):  # the root has an infinite slope at 0, and 0 time
     return jnp.sqrt(jnp.sum(params["w"]) * example["x"].sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["train", "heldout"])
 def test_a_gradient_that_is_nan_while_the_loss_is_not_stops(where):
     good = {"x": np.ones((20, DIM), np.float32)}

@@ -43,6 +43,7 @@ def walked():
     return _walk(_probe())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("route", "chunk_size", "chunks"), [("exact", 3, 3), ("exact", 7, 1), ("sketched", 3, 3)])
 def test_each_checkpoint_takes_exactly_one_pass(monkeypatch, route, chunk_size, chunks):
     passes, factors, gradients = [], Engine.factors, Engine.gradients

@@ -116,6 +116,7 @@ def test_a_finished_run_is_resumed_without_a_change(folder):
     }
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_records(folder, tmp_path, capsys):
     prepared = prepare_run(
         RunConfig(
@@ -158,6 +159,7 @@ def test_checkpoints_of_a_run_measured_again_give_its_records(folder, tmp_path):
         assert again["passes"] is None
 
 
+@pytest.mark.slow
 def test_measure_in_python_without_heldout_samples_does_not_speak_of_unseen_data(tmp_path):
     def loss(w, z):
         return 0.5 * (w @ z["x"] - z["y"]) ** 2
@@ -282,6 +284,7 @@ def test_damaged_records_are_refused_in_one_line(folder, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_measuring_goes_on_only_with_the_same_samples(tmp_path):
     def loss(w, z):
         return 0.5 * (w @ z["x"] - z["y"]) ** 2

@@ -144,6 +144,7 @@ def _check_coverage(name, num_draws, repetitions):
         assert asymptotic <= stats.binom.ppf(1 - 1e-4, repetitions, 0.965)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN_SETS)
 def test_both_intervals_cover(name):
     _check_coverage(name, 128, 200)

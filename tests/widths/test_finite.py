@@ -405,6 +405,7 @@ def test_leaving_out_the_zeros_of_a_triangular_factor_changes_nothing():
     assert whole[2][:, 0].tolist() == scores.argmin(1).tolist()
 
 
+@pytest.mark.slow
 def test_points_just_more_than_coordinates_are_not_taken_for_triangular():
     points = jnp.asarray(_rng().normal(size=(301, 300)), jnp.float32)
     more = gaussian_width(KEY, points, num_draws=4096)
@@ -509,6 +510,7 @@ def test_the_mean_of_several_sets_by_common_directions():
     assert mean.counts.tolist() == sum(np.asarray(e.counts) for e in each).tolist()
 
 
+@pytest.mark.slow
 def test_high_dimensional_radial_factor_is_right():
     # 900 points at equal distance: any error of E|z| in single precision would show.
     estimate = gaussian_width(KEY, jnp.eye(900), num_draws=2048)
@@ -516,6 +518,7 @@ def test_high_dimensional_radial_factor_is_right():
     assert not _within(estimate, 1.03 * closed_form.expected_max_normal(900))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e18, 1e30])
 def test_scaling_the_points_scales_the_width_at_any_size_of_float32(scale):
     points = jax.random.normal(jax.random.key(1), (12, 30))

@@ -59,6 +59,7 @@ def _coverage(interval, truth):
     return np.mean((np.asarray(interval.low) <= truth) & (truth <= np.asarray(interval.high)))
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_exact_width_as_often_as_it_says(repeated):
     width, _, truth = repeated
     # Three standard errors of 200 repetitions below what is said; a lower level covers less often.
