@@ -26,6 +26,7 @@ ALLOWED = {
     "gradients": {"jaxprs"},
     "planner": {"gradients"},
     "lggw": {"gradients", "widths", "planner"},
+    "theory": CORE,
     "models": {"jaxprs"},
     "data": set(),
     "report": set(),

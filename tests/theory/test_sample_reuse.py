@@ -1,0 +1,147 @@
+"""Deviation bounds against populations whose gradient is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lggwjax.theory.sample_reuse import exact_nerc_bound, nerc_bound, points_bound, split_bound
+
+NUM, POINTS, DIM = 100, 8, 3
+
+
+def _repetition(rng: np.random.Generator, num: int = NUM):
+    """Gradients of norm 1 at fixed points, of mean zero; the deviation is then the norm of their mean."""
+    gradients = rng.normal(size=(POINTS, num, DIM))
+    return gradients / np.linalg.norm(gradients, axis=-1, keepdims=True)
+
+
+def _deviation(gradients: np.ndarray) -> float:
+    return float(np.linalg.norm(gradients.mean(1), axis=-1).max())
+
+
+def _nerc(gradients: np.ndarray, rng: np.random.Generator, num_signs: int) -> float:
+    signs = rng.choice((-1.0, 1.0), size=(num_signs, gradients.shape[1]))
+    sums = np.einsum("ei,tip->etp", signs, gradients) / gradients.shape[1]
+    return float(np.linalg.norm(sums, axis=-1).max(1).mean())
+
+
+def test_certified_bounds_hold_over_two_hundred_repetitions():
+    rng = np.random.default_rng(0)
+    design = {"gradient_set": "8 points", "design": "independent split", "confidence": 0.9}
+    fixed = points_bound(1.0, NUM, POINTS, design="independent split", confidence=0.9).value
+    failures = np.zeros(3, int)
+    for _ in range(200):
+        gradients = _repetition(rng)
+        seen = _deviation(gradients)
+        one_sign = nerc_bound(_nerc(gradients, rng, 1), 1.0, NUM, **design).value
+        exact = exact_nerc_bound(_nerc(gradients, rng, 200), 1.0, NUM, **design).value
+        failures += [seen > fixed, seen > one_sign, seen > exact]
+    assert (failures <= 20).all()  # a tenth of 200
+    assert seen > fixed / 4, "the bound is not so loose that nothing could break it"
+
+
+def test_the_mean_of_one_deviation_reaches_its_part_of_the_bound():
+    # Gradients of norm B and mean zero have E|mean|^2 = B^2/n: the first part of (4.4) is the root of that.
+    rng = np.random.default_rng(1)
+    squares = [np.sum(_repetition(rng)[0].mean(0) ** 2) for _ in range(4000)]
+    part = points_bound(1.0, NUM, 1, design="independent split").parts["mean"]
+    error = np.std(squares) / math.sqrt(len(squares))
+    assert abs(np.mean(squares) - part**2) <= 4 * error
+    assert abs(np.mean(squares) - (1.1 * part) ** 2) > 4 * error
+    assert abs(np.mean(squares) - (0.9 * part) ** 2) > 4 * error
+
+
+def test_chance_is_what_mcdiarmid_gives():
+    for num_points, confidence in ((1, 0.95), (16, 0.99)):
+        bound = points_bound(2.0, 400, num_points, design="independent split", confidence=confidence)
+        delta = 1 - confidence
+        # Differences of 2B/n each: exp(-2 t^2 / (n (2B/n)^2)) = delta / T.
+        t = bound.parts["chance"]
+        assert math.exp(-2 * t**2 / (400 * (2 * 2.0 / 400) ** 2)) == pytest.approx(delta / num_points)
+    bound = nerc_bound(0.0, 2.0, 400, gradient_set="a ball", design="data-free ball", confidence=0.95)
+    assert math.exp(-2 * bound.value**2 / (400 * (6 * 2.0 / 400) ** 2)) == pytest.approx(0.05)
+
+
+def test_for_finitely_many_points_the_simple_bound_is_smaller():
+    rng = np.random.default_rng(2)
+    gradients = _repetition(rng)
+    simple = points_bound(1.0, NUM, POINTS, design="independent split").value
+    width = nerc_bound(_nerc(gradients, rng, 64), 1.0, NUM, gradient_set="8 points", design="independent split").value
+    assert simple < width
+
+
+def test_the_exact_nerc_pays_for_many_samples():
+    given = {"gradient_set": "a ball", "design": "data-free ball"}
+    few, many = 10, 10**6
+    assert exact_nerc_bound(0.1, 1.0, few, **given).value > nerc_bound(0.1, 1.0, few, **given).value
+    assert exact_nerc_bound(1e-3, 1.0, many, **given).value < nerc_bound(1e-3, 1.0, many, **given).value
+
+
+def test_a_path_trained_on_the_samples_is_never_certified():
+    trained = "trained on these samples"
+    found = [
+        points_bound(1.0, NUM, POINTS, design=trained),
+        nerc_bound(0.0, 1.0, NUM, gradient_set="a path", design=trained),
+        exact_nerc_bound(0.0, 1.0, NUM, gradient_set="a path", design=trained),
+    ]
+    assert {b.status for b in found} == {"descriptive"}
+    assert all("trained on them" in str(b) for b in found)
+
+
+def test_interpolating_least_squares_is_why():
+    """Every gradient vanishes on the path's end, NERC is 0, and the population gradient is not."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=40)
+    x = rng.normal(size=(20, 40))
+    end = np.linalg.pinv(x) @ (x @ truth)
+    gradients = (x @ end - x @ truth)[:, None] * x
+    assert np.abs(gradients).max() < 1e-12
+    assert np.linalg.norm(end - truth) > 1  # the population gradient, as the covariance is the identity
+    bound = nerc_bound(0.0, 1e-12, 20, gradient_set="the path", design="trained on these samples")
+    assert bound.value < 1e-11
+    assert bound.status == "descriptive"
+
+
+def test_a_split_certifies_what_the_trained_path_cannot():
+    """Training on S, measured against H: the true deviation stays below in every repetition that it should."""
+    failures = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        # Mean estimation on the sphere: gradients theta - z, the path is dragged to the mean of S.
+        train, held = (_repetition(rng, num)[0] for num in (20, 400))
+        path = [t * train.mean(0) for t in np.linspace(0, 1, 5)]
+        between = [np.linalg.norm(train.mean(0) - held.mean(0)) for _ in path]
+        bound = split_bound(np.array(between), 2.0, 400, confidence=0.9)
+        failures += np.linalg.norm(train.mean(0)) > bound.value  # the population's mean is zero
+        assert bound.status == "certified"
+    assert failures <= 20
+
+
+def test_an_undeclared_bound_is_descriptive_and_names_what_is_missing():
+    bound = points_bound(3.25, NUM, POINTS, design="independent split", is_bound_declared=False)
+    assert bound.status == "descriptive"
+    assert "longer than 3.25" in str(bound)
+    assert "has to be declared" in str(bound)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gradient_bound": -1.0}, "gradient bound"),
+        ({"gradient_bound": math.nan}, "gradient bound"),
+        ({"num_samples": 0}, "one sample"),
+        ({"num_points": 0}, "one point"),
+        ({"confidence": 1.0}, "confidence"),
+    ],
+)
+def test_wrong_input_is_refused(changes, message):
+    given = {"gradient_bound": 1.0, "num_samples": 10, "num_points": 2, "design": "fresh samples"} | changes
+    with pytest.raises(ValueError, match=message):
+        points_bound(**given)
+    with pytest.raises(ValueError, match="NERC"):
+        nerc_bound(-1.0, 1.0, 10, gradient_set="x", design="fresh samples")
+    with pytest.raises(ValueError, match="one checkpoint"):
+        split_bound(np.zeros(0), 1.0, 10)
