@@ -93,7 +93,7 @@ def factor_moved_gram(gram: Float[Array, "N N"], ancestors: Float[Array, "N N"] 
         return tries + 1, 16 * shift, _cholesky(unit + jnp.diag(jnp.where(present, shift, 1.0)))
 
     shift = jnp.asarray(4 * num**0.5 * jnp.finfo(gram.dtype).eps, gram.dtype)
-    start = attempt((0, shift, unit))
+    start = (0, shift, jnp.full_like(unit, jnp.nan))
     _, next_shift, lower = jax.lax.while_loop(lambda s: (s[0] < 4) & ~jnp.isfinite(s[2]).all(), attempt, start)
     # A pivot squared is the unexplained share of the point, plus the shift.
     lower = jnp.where((jnp.diagonal(lower) ** 2 <= 4 * next_shift / 16)[None, :], 0, lower)
