@@ -1,7 +1,7 @@
 """Loss Gradient Gaussian Width in JAX: how complex the gradients are that training meets, with error bars.
 
-Importing this package loads the core only. ``lggwjax.models``, ``lggwjax.data``, ``lggwjax.training`` and
-``lggwjax.report`` are loaded when first used.
+Importing this package loads the core only. ``lggwjax.theory``, ``lggwjax.models``, ``lggwjax.data``,
+``lggwjax.training`` and ``lggwjax.report`` are loaded when first used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lggwjax.planner import Plan, plan
 from lggwjax.widths import Estimate, WidthEstimate, closed_form, gaussian_width, width_from_gram
 
 if TYPE_CHECKING:
-    from lggwjax import data, models, report, training
+    from lggwjax import data, models, report, theory, training
     from lggwjax.report.records import load_run
     from lggwjax.training.measure import measure
 
@@ -40,6 +40,7 @@ __all__ = [
     "random_projections",
     "report",
     "single_widths",
+    "theory",
     "training",
     "width_from_gram",
 ]
@@ -51,6 +52,6 @@ def __getattr__(name: str) -> Any:
     """Load the rooms that need flax, optax or matplotlib only when they are asked for."""
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in ("data", "models", "report", "training"):
+    if name in ("data", "models", "report", "theory", "training"):
         return importlib.import_module(f"lggwjax.{name}")
     raise AttributeError(f"module 'lggwjax' has no attribute {name!r}")
