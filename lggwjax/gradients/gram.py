@@ -97,10 +97,12 @@ def cloud_gram(
     for position, left in blocks:
         row = []
         for other, right in blocks:
-            row.append(cross_gram(held, left, left if other == position else right))
+            row.append(_finished(cross_gram(held, left, left if other == position else right)))
+            del right  # before the next are made
             if other == position:
                 break
         rows.append(row)
+        del left
     return _assembled(rows)
 
 
@@ -116,6 +118,7 @@ class _Blocks:
             for _, count, chunk in iter_chunks(self._batch, self._problem.num_samples, self._chunk_size):
                 arrays = self._problem.factors(params, chunk)
                 yield position, arrays if count == len(arrays[0]) else [array[:count] for array in arrays]
+                del arrays  # before the next are made
                 position += 1
 
 
@@ -134,6 +137,11 @@ def joined(parts: list[list[Array]]) -> list[Array]:
     while parts[0]:
         whole.append(jnp.concatenate([part.pop(0) for part in parts]))
     return whole
+
+
+def _finished(array: Array) -> Array:
+    """Wait, so that the next chunk is not begun while this one's factors are still held."""
+    return array if isinstance(array, Tracer) else array.block_until_ready()
 
 
 def _assembled(rows: list[list[Array]]) -> Float[Array, "N N"]:
@@ -206,7 +214,8 @@ def path_grams(
     grams = []
     for _, count, chunk in iter_chunks(batch, num, chunk_size):
         steps = [problem.factors(params, chunk) for params in checkpoints]
-        grams.append(path_products(problem.engine.held, steps, references)[:count])
+        grams.append(_finished(path_products(problem.engine.held, steps, references)[:count]))
+        del steps  # before those of the next chunk are made
     whole = grams[0] if len(grams) == 1 else jnp.concatenate(grams)
     # A difference of equal gradients may leave a rounding where the compiler fuses one of them with its product.
     return PathGrams(whole.at[:, 0].set(0).at[:, :, 0].set(0), references)

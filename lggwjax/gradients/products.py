@@ -170,16 +170,19 @@ def path_products(
     index = jnp.asarray(references)
     slots = np.unique(references)
     slot_of = jnp.asarray(np.searchsorted(slots, references))
-    own = [[arrays[h.places[0]] for arrays in steps] for h in held if h.product is None]
+    num = steps[0][0].shape[0]
+    costs_of = {h: path_costs(h.product, num, len(steps) + len(slots)) for h in held if h.product is not None}
+    joined = _with_their_layer(held, {h: cheapest(costs) for h, costs in costs_of.items()})
+    own = [
+        [arrays[h.places[0]] for arrays in steps] for h in held if h.product is None and h not in joined.values()
+    ]
     total = _rows_path(own, index) if own else 0
-    for item in held:
-        if item.product is None:
-            continue
+    for item, costs in costs_of.items():
         sequence = [item.operands(arrays) for arrays in steps]
-        num = steps[0][0].shape[0]
-        costs = path_costs(item.product, num, len(steps) + len(slots))
         if cheapest(costs) == "activations":
-            block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of)
+            bias = joined.get(item)
+            place = None if bias is None else item.places.index(bias.twin)
+            block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of, place)
         else:
             block = _contracted_path(item.product, sequence, index, _pieces(costs["contracted"].memory, item.product))
         total = total + block
@@ -218,15 +221,19 @@ def _merged(sequence: list[list[Operands]]) -> list[Operands]:
     return [(jnp.concatenate([a for a, _ in use]), jnp.concatenate([b for _, b in use])) for use in uses]
 
 
-@partial(jax.jit, static_argnames="product")
+@partial(jax.jit, static_argnames=("product", "bias"))
 def _paired(
     product: Product,
     sequence: list[list[Operands]],
     references: Int[Array, " T"],
     slots: Int[Array, " m"],
     slot_of: Int[Array, " T"],
+    bias: int | None = None,
 ) -> Float[Array, "n T T"]:
-    """Products of differences from products of inputs and products of cotangents, both of differences."""
+    """Products of differences from products of inputs and products of cotangents, both of differences.
+
+    With ``bias`` those of a bias's gradient too, which equals the inputs (0) or the cotangents (1).
+    """
     columns = jnp.stack([product.cotangents(operands) for operands in sequence], axis=2)
     if product.dims[1] > 1:
         merged = [rows.reshape(len(sequence), -1, *rows.shape[1:]) for rows in product.inputs(_merged(sequence))]
@@ -239,6 +246,8 @@ def _paired(
         x = _overlaps(rows, references, slots, slot_of)
     d = _overlaps([columns], references, slots, slot_of)
     total = (x.mm + x.mr + x.rm + x.rr) * d.mm + (x.mm + x.rm) * d.mr + (x.mm + x.mr) * d.rm + x.mm * d.rr
+    if bias is not None:
+        total = total + (x, d)[bias].mm
     return jnp.sum(total, axis=(1, 3, 5))
 
 
