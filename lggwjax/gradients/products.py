@@ -173,15 +173,13 @@ def path_products(
     num = steps[0][0].shape[0]
     costs_of = {h: path_costs(h.product, num, len(steps) + len(slots)) for h in held if h.product is not None}
     joined = _with_their_layer(held, {h: cheapest(costs) for h, costs in costs_of.items()})
-    own = [
-        [arrays[h.places[0]] for arrays in steps] for h in held if h.product is None and h not in joined.values()
-    ]
+    own = [[arrays[h.places[0]] for arrays in steps] for h in held if h.product is None and h not in joined.values()]
     total = _rows_path(own, index) if own else 0
     for item, costs in costs_of.items():
         sequence = [item.operands(arrays) for arrays in steps]
         if cheapest(costs) == "activations":
             bias = joined.get(item)
-            place = None if bias is None else item.places.index(bias.twin)
+            place = None if bias is None or bias.twin is None else item.places.index(bias.twin)
             block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of, place)
         else:
             block = _contracted_path(item.product, sequence, index, _pieces(costs["contracted"].memory, item.product))

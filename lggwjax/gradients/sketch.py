@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from lggwjax.gradients.engine import Held, Problem
-from lggwjax.gradients.forms import HIGHEST
+from lggwjax.gradients.engine import Problem
+from lggwjax.gradients.forms import HIGHEST, Product
 
 NUM_GROUPS = 8
 """Independent parts of every sketch, from which its error is told."""
@@ -46,26 +46,26 @@ def sketch_factors(
     for leaf, item in enumerate(problem.engine.held):
         leaf_key = jax.random.fold_in(key, leaf)
         operands = item.operands(arrays) if item.product is not None else arrays[item.places[0]]
-        total = total + _sketch_leaf(item, leaf_key, operands, samples, width)
+        total = total + _sketch_leaf(item.product, leaf_key, operands, samples, width)
     return total
 
 
-@partial(jax.jit, static_argnames=("item", "width"))
-def _sketch_leaf(item: Held, key, operands, samples, width: int) -> Float[Array, "n G d/G"]:
-    if item.product is None:
+@partial(jax.jit, static_argnames=("product", "width"))
+def _sketch_leaf(product: Product | None, key, operands, samples, width: int) -> Float[Array, "n G d/G"]:
+    if product is None:
         return _folded(key, operands, samples, width)
-    if item.product.is_lookup:
-        blocks = item.product.gradients(operands)
+    if product.is_lookup:
+        blocks = product.gradients(operands)
         return _folded(key, blocks.reshape(blocks.shape[0], -1), samples, width)
     size = NUM_GROUPS * width
     left_key, right_key = jax.random.split(key)
-    groups, _, _, _, outputs = item.product.dims
-    columns = item.product.cotangents(operands)
+    groups, _, _, _, outputs = product.dims
+    columns = product.cotangents(operands)
     signs = _own_signs(jax.random.fold_in(right_key, 0), samples, (groups, 1, outputs))
     right = jax.random.rademacher(jax.random.fold_in(right_key, 1), (groups, outputs, size), columns.dtype)
     of_columns = jnp.einsum("nbso,boj->nbsj", columns * signs, right, precision=HIGHEST)
     of_rows = 0
-    for offset, rows in enumerate(item.product.inputs(operands)):
+    for offset, rows in enumerate(product.inputs(operands)):
         one_key, all_key = jax.random.split(jax.random.fold_in(left_key, offset))
         signs = _own_signs(one_key, samples, (groups, 1, rows.shape[-1]))
         left = jax.random.rademacher(all_key, (groups, rows.shape[-1], size), rows.dtype)
