@@ -176,6 +176,8 @@ def path_products(
     own = [[arrays[h.places[0]] for arrays in steps] for h in held if h.product is None and h not in joined.values()]
     total = _rows_path(own, index) if own else 0
     for item, costs in costs_of.items():
+        if item.product is None:
+            continue
         sequence = [item.operands(arrays) for arrays in steps]
         if cheapest(costs) == "activations":
             bias = joined.get(item)
