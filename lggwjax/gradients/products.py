@@ -28,20 +28,18 @@ def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) ->
         The block of the Gram matrix.
     """
     num_left, num_right = left[0].shape[0], right[0].shape[0]
-    routes: dict[Held, Route] = {
-        h: cheapest(pair_costs(h.product, num_left, num_right)) for h in held if h.product is not None
-    }
-    joined = _with_their_layer(held, routes)
-    own = [(left[h.places[0]], right[h.places[0]]) for h in held if h.product is None and h not in joined.values()]
-    total = _rows_gram([a for a, _ in own], [b for _, b in own]) if own else 0
-    for item in held:
-        if item.product is None:
+    costs_of = [None if h.product is None else pair_costs(h.product, num_left, num_right) for h in held]
+    joined = _with_their_layer(held, [None if costs is None else cheapest(costs) for costs in costs_of])
+    own = _own_rows(held, joined)
+    total = _rows_gram([left[place] for place in own], [right[place] for place in own]) if own else 0
+    for index, (item, costs) in enumerate(zip(held, costs_of, strict=True)):
+        if item.product is None or costs is None:
             continue
-        pair = item.operands(left), item.operands(right)
-        memory = pair_costs(item.product, num_left, num_right)[routes[item]].memory
-        if item in joined:
-            block = _dense_with_bias(item.product, *pair, joined[item].twin == item.places[1])
-        elif routes[item] == "activations":
+        pair, route = (item.operands(left), item.operands(right)), cheapest(costs)
+        memory = costs[route].memory
+        if index in joined:
+            block = _dense_with_bias(item.product, *pair, held[joined[index]].twin == item.places[1])
+        elif route == "activations":
             block = _by_row_blocks(item.product, *pair, memory)
         else:
             block = _contracted(item.product, *pair, _pieces(memory, item.product), left is right)
@@ -49,16 +47,22 @@ def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) ->
     return total  # pyright: ignore[reportReturnType]
 
 
-def _with_their_layer(held: tuple[Held, ...], routes: dict[Held, Route]) -> dict[Held, Held]:
-    """Biases whose products a dense layer makes anyway: for such a layer, its bias."""
-    biases = {h.twin: h for h in held if h.product is None and h.twin is not None}
+def _with_their_layer(held: tuple[Held, ...], routes: list[Route | None]) -> dict[int, int]:
+    """Biases whose products a dense layer makes anyway: for the place of such a layer in ``held``, that of its bias."""
+    biases = {h.twin: index for index, h in enumerate(held) if h.product is None and h.twin is not None}
     found = {}
-    for item, route in routes.items():
+    for index, (item, route) in enumerate(zip(held, routes, strict=True)):
         dense = item.product is not None and item.product.dims[:3] == (1, 1, 1) and not item.product.is_lookup
         twin = next((place for place in item.places if place in biases), None)
         if dense and route == "activations" and twin is not None:
-            found[item] = biases.pop(twin)
+            found[index] = biases.pop(twin)
     return found
+
+
+def _own_rows(held: tuple[Held, ...], joined: dict[int, int]) -> list[int]:
+    """Where the gradients are that no layer takes along."""
+    taken = set(joined.values())
+    return [h.places[0] for index, h in enumerate(held) if h.product is None and index not in taken]
 
 
 @partial(jax.jit, static_argnames=("product", "of_columns"))
@@ -171,18 +175,19 @@ def path_products(
     slots = np.unique(references)
     slot_of = jnp.asarray(np.searchsorted(slots, references))
     num = steps[0][0].shape[0]
-    costs_of = {h: path_costs(h.product, num, len(steps) + len(slots)) for h in held if h.product is not None}
-    joined = _with_their_layer(held, {h: cheapest(costs) for h, costs in costs_of.items()})
-    own = [[arrays[h.places[0]] for arrays in steps] for h in held if h.product is None and h not in joined.values()]
+    length = len(steps) + len(slots)
+    costs_of = [None if h.product is None else path_costs(h.product, num, length) for h in held]
+    joined = _with_their_layer(held, [None if costs is None else cheapest(costs) for costs in costs_of])
+    own = [[arrays[place] for arrays in steps] for place in _own_rows(held, joined)]
     total = _rows_path(own, index) if own else 0
-    for item, costs in costs_of.items():
-        if item.product is None:
+    for position, (item, costs) in enumerate(zip(held, costs_of, strict=True)):
+        if item.product is None or costs is None:
             continue
         sequence = [item.operands(arrays) for arrays in steps]
         if cheapest(costs) == "activations":
-            bias = joined.get(item)
-            place = None if bias is None or bias.twin is None else item.places.index(bias.twin)
-            block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of, place)
+            twin = held[joined[position]].twin if position in joined else None
+            bias = None if twin is None else item.places.index(twin)
+            block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of, bias)
         else:
             block = _contracted_path(item.product, sequence, index, _pieces(costs["contracted"].memory, item.product))
         total = total + block

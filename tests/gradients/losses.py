@@ -216,6 +216,16 @@ def dense_sum_of_leaves() -> Problem:
 
 
 @case
+def dense_alike_leaves_with_one_bias() -> Problem:
+    """Two leaves with the same factors: the bias goes along with one of them, and only once."""
+
+    def loss(params, x):
+        return score(jnp.tanh(x @ (params["w"] + params["v"]) + params["b"]))
+
+    return Problem(loss, normals(w=(6, 4), v=(6, 4), b=(4,)), examples(6), {"[wvb]": FAST})
+
+
+@case
 def dense_mixer() -> Problem:
     """One weight from the left, over tokens, one from the right, over channels."""
 
