@@ -91,5 +91,4 @@ def _folded(key, rows: Float[Array, "n q"], samples, width: int) -> Float[Array,
         own = jax.vmap(lambda move: jnp.roll(signs, move))(moves)
         return (padded * own).reshape(len(samples), -1, width).sum(1)
 
-    # One after the other: written out side by side they would take long to compile and be held at once.
-    return jnp.moveaxis(jax.lax.map(group, keys[1:]), 0, 1)
+    return jnp.stack([group(k) for k in keys[1:]], axis=1)
