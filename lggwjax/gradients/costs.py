@@ -62,6 +62,40 @@ def pair_costs(product: Product, num_left: int, num_right: int) -> dict[Route, C
     }
 
 
+def in_turn(product: Product, memory: float) -> bool:
+    """Whether kernel offsets must wait for one another where gradient blocks are made.
+
+    Written out, the compiler makes the blocks of all offsets at once; in a loop their inputs have to lie side by side.
+
+    Args:
+        product: The leaf's form.
+        memory: Bytes of the blocks of one offset.
+
+    Returns:
+        Whether that is worth a loop.
+    """
+    _, offsets, positions, _, outputs = product.dims
+    return memory * offsets > WORKING_BYTES and positions < outputs
+
+
+def contracted_scratch(product: Product, num: int, memory: float) -> float:
+    """Bytes that the route ``contracted`` takes for the products of ``num`` gradients.
+
+    Args:
+        product: The leaf's form.
+        num: Gradients whose blocks are made at once.
+        memory: Bytes of the blocks of one offset, all of them.
+
+    Returns:
+        Bytes, as the compiler lays them out.
+    """
+    groups, offsets, positions, inputs, outputs = product.dims
+    rows, columns = (4 * num * groups * positions * size for size in (inputs, outputs))
+    if in_turn(product, memory):
+        return min(memory, WORKING_BYTES) + (offsets + 4) * rows + columns
+    return offsets * memory + 2 * rows
+
+
 def path_costs(product: Product, num_samples: int, num_checkpoints: int) -> dict[Route, Cost]:
     """Cost of a leaf's inner products between checkpoints, sample by sample.
 

@@ -20,7 +20,7 @@ from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key, PyTree
 
-from lggwjax.gradients.costs import WORKING_BYTES, cheapest, pair_costs, path_costs, stays_factored
+from lggwjax.gradients.costs import WORKING_BYTES, cheapest, contracted_scratch, pair_costs, path_costs, stays_factored
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.factors import FactorProgram, Layer, find_factors, leaf_names
 from lggwjax.gradients.forms import Operands, Product, working
@@ -230,14 +230,31 @@ class Engine:
 
     def pair_scratch(self, num_left: int, num_right: int) -> int:
         """Bytes of scratch for the inner products between two chunks."""
-        costs = [pair_costs(h.product, num_left, num_right) for h in self.held if h.product is not None]
-        return int(max((min(c[cheapest(c)].memory, 2 * WORKING_BYTES) for c in costs), default=0))
+        found = [0.0]
+        for item in self.held:
+            if item.product is None:
+                continue
+            costs = pair_costs(item.product, num_left, num_right)
+            memory = costs[cheapest(costs)].memory
+            if cheapest(costs) == "contracted":
+                num = num_left if num_left == num_right else num_left + num_right
+                found.append(contracted_scratch(item.product, num, memory))
+            else:
+                found.append(min(memory, 2 * WORKING_BYTES))
+        return int(max(found))
 
     def path_scratch(self, num_samples: int, length: int) -> int:
         """Bytes of scratch for the inner products of a chunk along a path."""
-        costs = [path_costs(h.product, num_samples, length + 1) for h in self.held if h.product is not None]
-        rows = max((2 * 4 * num_samples * length * h.size for h in self.held if h.product is None), default=0)
-        return int(max([rows, *(c[cheapest(c)].memory for c in costs)]))
+        found = [0.0]
+        for item in self.held:
+            if item.product is None:
+                found.append(2 * 4 * num_samples * length * item.size)
+                continue
+            costs = path_costs(item.product, num_samples, length + 1)
+            memory, num = costs[cheapest(costs)].memory, num_samples * length
+            is_contracted = cheapest(costs) == "contracted"
+            found.append(contracted_scratch(item.product, num, memory) if is_contracted else memory)
+        return int(max(found))
 
     def flat_gradients(self, loss: Partial, params: PyTree, batch: PyTree) -> Float[Array, "n p"]:
         """Per-sample gradients of one chunk as rows, in float32 or better."""

@@ -108,7 +108,8 @@ def path_layout(
     budget = default_memory() if max_memory is None else max_memory
     held, peak = engine.sizes
     result = 2 * 4 * num_samples * length**2
-    one = held * length + max(peak, engine.path_scratch(1, length))
+    # A share of many samples' scratch: of one alone it would be too much, as large blocks are made in turn.
+    one = held * length + max(peak, engine.path_scratch(64, length) // 64)
     chunk = checked_chunk(chunk_size, num_samples, max(1, min(budget - result, AT_EASE) // one))
     scratch = engine.path_scratch(chunk, length)
     return Layout("gram", chunk, True, result, held * length * chunk, scratch, (peak - held) * chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lggwjax.gradients.costs import WORKING_BYTES, Route, cheapest, pair_costs, path_costs, stays_factored
+from lggwjax.gradients.costs import WORKING_BYTES, Route, cheapest, in_turn, pair_costs, path_costs, stays_factored
 from lggwjax.gradients.engine import Held
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
 
@@ -42,7 +43,8 @@ def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) ->
         elif route == "activations":
             block = _by_row_blocks(item.product, *pair, memory)
         else:
-            block = _contracted(item.product, *pair, _pieces(memory, item.product), left is right)
+            cut = _pieces(memory, item.product), in_turn(item.product, memory)
+            block = _contracted(item.product, *pair, *cut, left is right)
         total = total + block
     return total  # pyright: ignore[reportReturnType]
 
@@ -118,33 +120,42 @@ def _activations(product: Product, left: list[Operands], right: list[Operands]) 
     return jnp.sum(overlaps * products, axis=(0, 2, 4))
 
 
-@partial(jax.jit, static_argnames=("product", "pieces", "same"))
+@partial(jax.jit, static_argnames=("product", "pieces", "waits", "same"))
 def _contracted(
-    product: Product, left: list[Operands], right: list[Operands], pieces: int, same: bool
+    product: Product, left: list[Operands], right: list[Operands], pieces: int, waits: bool, same: bool
 ) -> Float[Array, "n m"]:
     """Gradient blocks of one kernel offset and one part of the outputs at a time, multiplied and let go."""
-    total = jnp.zeros((), product.cotangents(left).dtype)
-    for part in range(pieces):
-        first = list(_parts(product, left, part, pieces))
-        second = first if same else list(_parts(product, right, part, pieces))
-        for (rows, columns), (other_rows, other_columns) in zip(first, second, strict=True):
-            rows, total = _after(rows, total)
-            a = product.contract(rows, columns)
-            b = a if same else product.contract(other_rows, other_columns)
-            total = total + jnp.einsum("nbio,mbio->nm", a, b, precision=HIGHEST)
-    return total
+
+    def multiplied(blocks: list[Array]) -> Float[Array, "n m"]:
+        return jnp.einsum("nbio,mbio->nm", blocks[0], blocks[-1], precision=HIGHEST)
+
+    return _summed(product, [left] if same else [left, right], pieces, waits, multiplied)
 
 
-def _after(rows: Array, total: Array) -> tuple[Array, Array]:
-    """Begin a part when the one before is done: run side by side, the blocks of all parts would be held at once."""
-    return jax.lax.optimization_barrier((rows, total))
+def _summed(
+    product: Product,
+    sides: list[list[Operands]],
+    pieces: int,
+    waits: bool,
+    term: Callable[[list[Array]], Array],
+) -> Array:
+    """Sum of a term over kernel offsets and parts of the outputs, of each of which the sides' gradient blocks are made.
 
+    A loop keeps one block at a time; without one the compiler may make them side by side.
+    """
+    rows = [product.inputs(operands) for operands in sides]
+    columns = [jnp.split(product.cotangents(operands), pieces, axis=-1) for operands in sides]
+    num_offsets = len(rows[0])
+    if waits:
+        rows, columns = [jnp.stack(r) for r in rows], [jnp.stack(c) for c in columns]
 
-def _parts(product: Product, operands: list[Operands], part: int, pieces: int):
-    columns = product.cotangents(operands)
-    size = columns.shape[-1] // pieces
-    for rows in product.inputs(operands):
-        yield rows, columns[..., part * size : (part + 1) * size]
+    def one(index) -> Array:
+        part, offset = index // num_offsets, index % num_offsets
+        return term([product.contract(r[offset], c[part]) for r, c in zip(rows, columns, strict=True)])
+
+    if not waits:
+        return sum((one(index) for index in range(1, pieces * num_offsets)), one(0))
+    return jax.lax.fori_loop(1, pieces * num_offsets, lambda index, total: total + one(index), one(0))
 
 
 @jax.jit
@@ -189,7 +200,9 @@ def path_products(
             bias = None if twin is None else item.places.index(twin)
             block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of, bias)
         else:
-            block = _contracted_path(item.product, sequence, index, _pieces(costs["contracted"].memory, item.product))
+            memory = costs["contracted"].memory
+            cut = _pieces(memory, item.product), in_turn(item.product, memory)
+            block = _contracted_path(item.product, sequence, index, *cut)
         total = total + block
     return total  # pyright: ignore[reportReturnType]
 
@@ -204,20 +217,18 @@ def _gram_of_moved(stacked: Float[Array, "n T q"], references: Int[Array, " T"])
     return jnp.einsum("isp,itp->ist", moved, moved, precision=HIGHEST)
 
 
-@partial(jax.jit, static_argnames=("product", "pieces"))
+@partial(jax.jit, static_argnames=("product", "pieces", "waits"))
 def _contracted_path(
-    product: Product, sequence: list[list[Operands]], references: Int[Array, " T"], pieces: int
+    product: Product, sequence: list[list[Operands]], references: Int[Array, " T"], pieces: int, waits: bool
 ) -> Float[Array, "n T T"]:
-    length, total = len(sequence), jnp.zeros((), jnp.float32)
-    merged = _merged(sequence)
-    for part in range(pieces):
-        for rows, columns in _parts(product, merged, part, pieces):
-            rows, total = _after(rows, total)
-            blocks = product.contract(rows, columns)
-            blocks = blocks.reshape(length, blocks.shape[0] // length, -1)
-            moved = blocks - blocks[references]
-            total = total + jnp.einsum("snp,tnp->nst", moved, moved, precision=HIGHEST)
-    return total
+    length = len(sequence)
+
+    def multiplied(sides: list[Array]) -> Float[Array, "n T T"]:
+        blocks = sides[0].reshape(length, sides[0].shape[0] // length, -1)
+        moved = blocks - blocks[references]
+        return jnp.einsum("snp,tnp->nst", moved, moved, precision=HIGHEST)
+
+    return _summed(product, [_merged(sequence)], pieces, waits, multiplied)
 
 
 def _merged(sequence: list[list[Operands]]) -> list[Operands]:

@@ -225,6 +225,25 @@ def _width(rows):
     return np.mean(scores.max(0) - scores.min(0)) / 2
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("name", ["dense", "tokens", "grouped"])
+def test_blocks_made_in_turn_add_up_to_the_same(monkeypatch, name, pieces):
+    layer = LAYERS[name]
+    problem = layer.problem()
+    path, rows = _path(layer)
+    path, rows = path[:2], rows[:2]
+    steps, held = [problem.factors(params, layer.batch) for params in path], problem.engine.held
+    _force(monkeypatch, "contracted")
+    monkeypatch.setattr(products, "_pieces", lambda *_: pieces)
+    waited = []
+    monkeypatch.setattr(products, "in_turn", lambda *_: not waited.append(True))
+    _close(quick(lambda a: cross_gram(held, a, a))(steps[0]), rows[0] @ rows[0].T)
+    _close(quick(lambda a, b: cross_gram(held, a, b))(*steps), rows[0] @ rows[1].T)
+    found = quick(lambda a: path_products(held, a, (0, 0)))(steps)
+    _close(found[:, 1, 1], ((rows[1] - rows[0]) ** 2).sum(1), 1e-4)
+    assert len(waited) >= 3
+
+
 def test_late_short_steps_are_taken_relative_to_a_near_checkpoint():
     late = [_at(1.0), _at(1.0, 1e-4), _at(1.0, 1e-4, 1e-4), _at(1.0, 1e-4, 1e-4, 1e-4)]
     path = [_at(), _at(0.5), *late]
