@@ -75,7 +75,7 @@ def in_turn(product: Product, memory: float) -> bool:
         Whether that is worth a loop.
     """
     _, offsets, positions, _, outputs = product.dims
-    return memory * offsets > WORKING_BYTES and positions < outputs
+    return memory > WORKING_BYTES or (memory * offsets > WORKING_BYTES and positions < outputs)
 
 
 def contracted_scratch(product: Product, num: int, memory: float) -> float:
