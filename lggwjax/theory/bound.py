@@ -14,6 +14,7 @@ Relation = Literal["at most", "at least"]
 Source = Literal["checked", "declared", "missing"]
 Design = Literal["independent split", "fresh samples", "data-free ball", "trained on these samples"]
 
+_SHAPES = frozenset({"3.5", "3.6"})  # statements that hold up to a constant that nobody has named
 _DESIGNS: Mapping[Design, str] = MappingProxyType(
     {
         "independent split": "the points were fixed before these samples were looked at",
@@ -68,7 +69,6 @@ class Bound:
         confidence: Probability with which it holds; 1 where nothing is random.
         assumptions: What it presumes.
         parts: Terms that the value is made of, in the unit of the quantity.
-        is_shape: Whether the statement holds only up to an unnamed constant.
     """
 
     value: float
@@ -81,7 +81,6 @@ class Bound:
     confidence: float = 1.0
     assumptions: tuple[Assumption, ...] = ()
     parts: Mapping[str, float] = field(default_factory=dict)
-    is_shape: bool = False
 
     def __post_init__(self):
         """Refuse a number that bounds nothing."""
@@ -96,7 +95,7 @@ class Bound:
     @property
     def status(self) -> Status:
         """``certified`` only where every assumption was checked or declared."""
-        if self.is_shape:
+        if self.statement in _SHAPES:
             return "shape"
         return "descriptive" if any(a.source == "missing" for a in self.assumptions) else "certified"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lggwjax.theory.bound import Assumption, Bound, Relation
+from lggwjax.theory.bound import Bound, Relation
 from lggwjax.widths.estimate import Estimate, WidthEstimate
 
 CHAINING = (7.52, 5.91)  # constants of (3.4)
@@ -90,8 +91,10 @@ def nerc_bounds(grams: Float[Array, "T n n"], width: WidthEstimate, *, confidenc
     }
 
 
-def homogeneous_ratio(nerc: Estimate, width: WidthEstimate, gradient_rms: float, num_samples: int) -> Bound:
-    r"""The ratio :math:`\sqrt n \, \mathrm{NERC} / (w + \mathrm{rms})`, which no scaling of the loss changes.
+def homogeneous_ratio(nerc: Estimate, width: WidthEstimate, gradient_rms: float, num_samples: int) -> Estimate:
+    r"""Measure the ratio :math:`\sqrt n \, \mathrm{NERC} / (w + \mathrm{rms})`, which no scaling of the loss changes.
+
+    Theory says that it stays below a constant that nobody has named, so it may be drawn and bounds nothing.
 
     Args:
         nerc: From :func:`lggwjax.nerc`.
@@ -100,7 +103,7 @@ def homogeneous_ratio(nerc: Estimate, width: WidthEstimate, gradient_rms: float,
         num_samples: n.
 
     Returns:
-        The ratio, as a shape: (3.5) says that it is bounded by a constant that nobody has named.
+        The ratio, without unit; its standard error is that of both estimates to first order.
 
     Raises:
         ValueError: If all gradients are zero.
@@ -108,18 +111,17 @@ def homogeneous_ratio(nerc: Estimate, width: WidthEstimate, gradient_rms: float,
     References:
         lggwjax/theory/README.md, (3.5) and (3.6).
     """
-    scale = float(width.value) + gradient_rms
-    if scale == 0:
+    scale = width.value + gradient_rms
+    if float(scale) == 0:
         raise ValueError("Expected gradients that are not all zero, got a width and an rms of 0. There is no ratio.")
-    return Bound(
-        value=math.sqrt(num_samples) * float(nerc.value) / scale,
-        quantity="sqrt(n) NERC / (LGGW + rms)",
-        statement="3.5",
-        about="measured set",
-        gradient_set="the measured checkpoints",
-        num_samples=num_samples,
-        assumptions=(Assumption("the constant of (3.5) is universal", "missing"),),
-        is_shape=True,
+    root = math.sqrt(num_samples)
+    ratio = root * nerc.value / scale
+    return Estimate(
+        value=ratio,
+        stderr=jnp.hypot(root * nerc.stderr, ratio * width.stderr) / scale,
+        num_draws=nerc.num_draws,
+        num_replicates=nerc.num_replicates,
+        rounding=(root * nerc.rounding + ratio * width.rounding) / scale,
     )
 
 

@@ -29,7 +29,7 @@ def _bound(**changes) -> Bound:
 def test_status_follows_from_the_assumptions_and_cannot_be_set():
     assert _bound().status == "certified"
     assert _bound(assumptions=(Assumption("a", "checked"), Assumption("b", "missing"))).status == "descriptive"
-    assert _bound(is_shape=True).status == "shape"
+    assert _bound(statement="3.5").status == "shape"
     with pytest.raises(TypeError, match="status"):
         _bound(status="certified")
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
@@ -68,7 +68,7 @@ def test_printing_says_status_first_then_the_number_and_what_it_rests_on():
     missing = str(_bound(assumptions=(assume_design("trained on these samples"),)))
     assert missing.startswith("Descriptive, not a guarantee:")
     assert "were trained on them" in missing
-    assert str(_bound(is_shape=True)).startswith("Shape only")
+    assert str(_bound(statement="3.5")).startswith("Shape only")
 
 
 def test_parts_say_what_dominates_and_cannot_be_changed():
