@@ -20,7 +20,16 @@ from jax.extend.core import jaxpr_as_fun
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key, PyTree
 
-from lggwjax.gradients.costs import WORKING_BYTES, cheapest, contracted_scratch, pair_costs, path_costs, stays_factored
+from lggwjax.gradients.costs import (
+    WORKING_BYTES,
+    Cost,
+    Route,
+    cheapest,
+    contracted_scratch,
+    pair_costs,
+    path_costs,
+    stays_factored,
+)
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.factors import FactorProgram, Layer, find_factors, leaf_names
 from lggwjax.gradients.forms import Operands, Product, working
@@ -228,33 +237,26 @@ class Engine:
         used = [layer.shape for layer in self.layers if not layer.unused]
         return list(zip(self.held, used, strict=True))
 
-    def pair_scratch(self, num_left: int, num_right: int) -> int:
-        """Bytes of scratch for the inner products between two chunks."""
-        found = [0.0]
-        for item in self.held:
+    def pair_scratch(self, num: int, *, sides: int) -> int:
+        """Bytes of scratch for the inner products of a chunk with itself (one side), or another of its size (two)."""
+
+        def scratch(item: Held) -> float:
             if item.product is None:
-                continue
-            costs = pair_costs(item.product, num_left, num_right)
-            memory = costs[cheapest(costs)].memory
-            if cheapest(costs) == "contracted":
-                num = num_left if num_left == num_right else num_left + num_right
-                found.append(contracted_scratch(item.product, num, memory))
-            else:
-                found.append(min(memory, 2 * WORKING_BYTES))
-        return int(max(found))
+                return 0
+            return _scratch(item.product, pair_costs(item.product, num, num), sides * num, most=2 * WORKING_BYTES)
+
+        return int(max(map(scratch, self.held), default=0))
 
     def path_scratch(self, num_samples: int, length: int) -> int:
         """Bytes of scratch for the inner products of a chunk along a path."""
-        found = [0.0]
-        for item in self.held:
+        num = num_samples * length
+
+        def scratch(item: Held) -> float:
             if item.product is None:
-                found.append(2 * 4 * num_samples * length * item.size)
-                continue
-            costs = path_costs(item.product, num_samples, length + 1)
-            memory, num = costs[cheapest(costs)].memory, num_samples * length
-            is_contracted = cheapest(costs) == "contracted"
-            found.append(contracted_scratch(item.product, num, memory) if is_contracted else memory)
-        return int(max(found))
+                return 2 * 4 * num * item.size
+            return _scratch(item.product, path_costs(item.product, num_samples, length + 1), num)
+
+        return int(max(map(scratch, self.held), default=0))
 
     def flat_gradients(self, loss: Partial, params: PyTree, batch: PyTree) -> Float[Array, "n p"]:
         """Per-sample gradients of one chunk as rows, in float32 or better."""
@@ -438,3 +440,10 @@ def _hint(fn: Any) -> None:
         )
     while len(_seen_at) > MAX_ENGINES:
         _seen_at.popitem(last=False)
+
+
+def _scratch(product: Product, costs: dict[Route, Cost], num: int, most: float = math.inf) -> float:
+    """Bytes that a leaf's products take on their cheapest route: of ``num`` gradients, or ``most`` without them."""
+    route = cheapest(costs)
+    memory = costs[route].memory
+    return contracted_scratch(product, num, memory) if route == "contracted" else min(memory, most)

@@ -82,9 +82,9 @@ def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_mem
     keep = held * num_points <= left - peak
     fitting = (left - held * num_points) // (peak - held + 1) if keep else left // (peak + 2 * held)
     chunk = checked_chunk(chunk_size, num_points, max(1, min(fitting, AT_EASE // peak + 1)))
-    side = num_points if keep else chunk
-    kept = held * (num_points if keep else 2 * chunk)
-    return Layout("gram", chunk, keep, result, kept, engine.pair_scratch(side, side), (peak - held) * chunk)
+    num, sides = (num_points, 1) if keep else (chunk, 2)
+    kept = held * num * sides
+    return Layout("gram", chunk, keep, result, kept, engine.pair_scratch(num, sides=sides), (peak - held) * chunk)
 
 
 def path_layout(
