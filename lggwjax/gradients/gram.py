@@ -116,7 +116,7 @@ class _Blocks:
         position = 0
         for params in self._path:
             for _, count, chunk in iter_chunks(self._batch, self._problem.num_samples, self._chunk_size):
-                arrays = self._problem.factors(params, chunk)
+                arrays = _finished(self._problem.factors(params, chunk))
                 yield position, arrays if count == len(arrays[0]) else [array[:count] for array in arrays]
                 del arrays  # before the next are made
                 position += 1
@@ -139,9 +139,11 @@ def joined(parts: list[list[Array]]) -> list[Array]:
     return whole
 
 
-def _finished(array: Array) -> Array:
-    """Wait, so that the next chunk is not begun while this one's factors are still held."""
-    return array if isinstance(array, Tracer) else array.block_until_ready()
+def _finished(found: PyTree) -> PyTree:
+    """Wait, so that no pass is begun while the scratch or the factors of the one before are still held."""
+    if any(isinstance(array, Tracer) for array in jax.tree.leaves(found)):
+        return found
+    return jax.block_until_ready(found)
 
 
 def _assembled(rows: list[list[Array]]) -> Float[Array, "N N"]:
@@ -213,7 +215,7 @@ def path_grams(
     chunk_size = path_layout(problem.engine, num, length, chunk_size, max_memory).chunk_size
     grams = []
     for _, count, chunk in iter_chunks(batch, num, chunk_size):
-        steps = [problem.factors(params, chunk) for params in checkpoints]
+        steps = [_finished(problem.factors(params, chunk)) for params in checkpoints]
         grams.append(_finished(path_products(problem.engine.held, steps, references)[:count]))
         del steps  # before those of the next chunk are made
     whole = grams[0] if len(grams) == 1 else jnp.concatenate(grams)
