@@ -43,17 +43,25 @@ def sketch_factors(
     """
     width = size // NUM_GROUPS
     total = jnp.zeros((len(samples), NUM_GROUPS, width))
+    own = []
     for leaf, item in enumerate(problem.engine.held):
-        leaf_key = jax.random.fold_in(key, leaf)
-        operands = item.operands(arrays) if item.product is not None else arrays[item.places[0]]
-        total = total + _sketch_leaf(item.product, leaf_key, operands, samples, width)
+        if item.product is None:
+            own.append(arrays[item.places[0]])
+        else:
+            leaf_key = jax.random.fold_in(key, leaf)
+            total = total + _sketch_leaf(item.product, leaf_key, item.operands(arrays), samples, width)
+    if own:  # as one, which compiles once
+        total = total + _sketch_rows(jax.random.fold_in(key, len(problem.engine.held)), own, samples, width)
     return total
 
 
+@partial(jax.jit, static_argnames="width")
+def _sketch_rows(key, rows: list[Float[Array, "n q"]], samples, width: int) -> Float[Array, "n G d/G"]:
+    return _folded(key, jnp.concatenate(rows, axis=1), samples, width)
+
+
 @partial(jax.jit, static_argnames=("product", "width"))
-def _sketch_leaf(product: Product | None, key, operands, samples, width: int) -> Float[Array, "n G d/G"]:
-    if product is None:
-        return _folded(key, operands, samples, width)
+def _sketch_leaf(product: Product, key, operands, samples, width: int) -> Float[Array, "n G d/G"]:
     if product.is_lookup:
         blocks = product.gradients(operands)
         return _folded(key, blocks.reshape(blocks.shape[0], -1), samples, width)

@@ -29,7 +29,7 @@ class SketchedExtremes:
     @classmethod
     def empty(cls, num_groups: int, num_draws: int) -> SketchedExtremes:
         """Extremes of nothing seen yet."""
-        infinite = jnp.full((num_groups + 1, num_draws), jnp.inf)
+        infinite = jnp.full((num_groups + 1, num_draws), jnp.inf, jnp.result_type(float))  # else weakly typed
         return cls(-infinite, infinite)
 
 
