@@ -26,7 +26,7 @@ ALLOWED = {
     "gradients": {"jaxprs"},
     "planner": {"gradients"},
     "lggw": {"gradients", "widths", "planner"},
-    "theory": CORE,
+    "theory": CORE | {"jaxprs"},
     "models": {"jaxprs"},
     "data": set(),
     "report": set(),

@@ -54,6 +54,57 @@ def assume_design(design: Design) -> Assumption:
     return Assumption(_DESIGNS[design], "missing" if design == "trained on these samples" else "declared")
 
 
+class GradientBound(NamedTuple):
+    """B: no sample's gradient is longer, at any point in question; and who stands for it.
+
+    Attributes:
+        value: B, in loss per unit of parameter.
+        assumption: For the bounds that rest on it.
+        failure: Probability with which a bound that was computed may be wrong.
+    """
+
+    value: float
+    assumption: Assumption
+    failure: float = 0.0
+
+    @classmethod
+    def declared(cls, value: float) -> GradientBound:
+        """A bound that the caller stands for.
+
+        Args:
+            value: B.
+
+        Returns:
+            The bound.
+
+        Raises:
+            ValueError: If ``value`` is negative or not finite.
+        """
+        return cls(_checked_norm(value), Assumption(f"no sample's gradient is longer than {value:.4g}", "declared"))
+
+    @classmethod
+    def seen(cls, value: float) -> GradientBound:
+        """The longest gradient that was met, which bounds no other: what rests on it is descriptive.
+
+        Args:
+            value: Largest norm seen.
+
+        Returns:
+            The bound, with its assumption missing.
+
+        Raises:
+            ValueError: If ``value`` is negative or not finite.
+        """
+        text = f"that no sample's gradient is longer than {value:.4g} is only what was seen, and has to be declared"
+        return cls(_checked_norm(value), Assumption(text, "missing"))
+
+
+def _checked_norm(value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"Expected a gradient bound of at least 0, got {value}.")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Bound:
     """A bound, what it is about, and what it rests on. Its status follows from that and cannot be set.

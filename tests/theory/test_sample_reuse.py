@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from lggwjax.theory.sample_reuse import exact_nerc_bound, nerc_bound, points_bound, split_bound
+from lggwjax.theory.bound import Assumption, GradientBound
+from lggwjax.theory.sample_reuse import doubled_radius, exact_nerc_bound, nerc_bound, points_bound, split_bound
 
 NUM, POINTS, DIM = 100, 8, 3
 
@@ -121,7 +122,7 @@ def test_a_split_certifies_what_the_trained_path_cannot():
 
 
 def test_an_undeclared_bound_is_descriptive_and_names_what_is_missing():
-    bound = points_bound(3.25, NUM, POINTS, design="independent split", is_bound_declared=False)
+    bound = points_bound(GradientBound.seen(3.25), NUM, POINTS, design="independent split")
     assert bound.status == "descriptive"
     assert "longer than 3.25" in str(bound)
     assert "has to be declared" in str(bound)
@@ -145,3 +146,24 @@ def test_wrong_input_is_refused(changes, message):
         nerc_bound(-1.0, 1.0, 10, gradient_set="x", design="fresh samples")
     with pytest.raises(ValueError, match="one checkpoint"):
         split_bound(np.zeros(0), 1.0, 10)
+
+
+def test_a_computed_gradient_bound_takes_its_chance_of_failure_from_the_whole():
+    computed = GradientBound(1.0, Assumption("of the architecture", "checked"), failure=0.01)
+    given = {"num_samples": 400, "num_points": 4, "design": "independent split"}
+    assert points_bound(computed, **given, confidence=0.95).value == points_bound(1.0, **given, confidence=0.96).value
+    with pytest.raises(ValueError, match=r"below 0\.99"):
+        points_bound(computed, **given, confidence=0.995)
+
+
+def test_doubled_radii_share_out_the_failures_and_hold_the_path():
+    chances = []
+    for times in range(60):
+        radius, confidence = doubled_radius(0.5, 0.5 * 2**times, 0.9)
+        assert radius == 0.5 * 2**times, "the smallest ball that holds the path"
+        assert doubled_radius(0.5, 0.5 * 2**times * 1.001, 0.9)[0] == 2 * radius
+        chances.append(1 - confidence)
+    assert sum(chances) == pytest.approx(0.1 * 60 / 61)  # all of them together stay below 0.1
+    assert doubled_radius(0.5, 0.0)[0] == 0.5
+    with pytest.raises(ValueError, match="positive radius"):
+        doubled_radius(0.0, 1.0)
