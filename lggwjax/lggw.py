@@ -17,7 +17,8 @@ from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
 from lggwjax.gradients.layout import Layout, stream_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
-from lggwjax.gradients.selection import LossFn, Wrt
+from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
+from lggwjax.gradients.signed import signed_mean_norms
 from lggwjax.planner import forecast_if_logged, prefers_gram
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
@@ -219,6 +220,7 @@ def nerc(
     num_draws: int = 1024,
     wrt: Wrt = None,
     chunk_size: int | None = None,
+    by: Literal["gram", "gradients"] = "gram",
 ) -> Estimate:
     r"""Estimate the normed empirical Rademacher complexity of the gradients along a path.
 
@@ -237,7 +239,10 @@ def nerc(
         batch: n examples along the leading axis.
         num_draws: Sign vectors, at least 2; may be traced.
         wrt: Which leaves are gradient coordinates; by default all floating ones.
-        chunk_size: Gradients held at once.
+        chunk_size: Gradients held at once; with ``gradients``, samples of one pass.
+        by: ``gram`` multiplies sign vectors with one Gram matrix a checkpoint. ``gradients`` makes one backward pass of
+            :math:`\sum_i \epsilon_i \ell_i` for each sign vector and checkpoint: for few draws on many samples. Both
+            take the same signs from a key and give the same estimate up to rounding.
 
     Returns:
         The estimate, in loss per unit of parameter.
@@ -255,11 +260,31 @@ def nerc(
         Banerjee, Li, Zhou (2025), arXiv:2406.07712; lggwjax/theory/README.md, section 3.
     """
     path = check_path(path)
-    grams = jnp.stack([gradient_gram(loss_fn, params, batch, chunk_size=chunk_size, wrt=wrt) for params in path])
     drawn = check_num_draws(num_draws)
+    if by == "gradients":
+        return _nerc_by_gradients(key, loss_fn, path, batch, num_draws, wrt, chunk_size)
+    if by != "gram":
+        raise ValueError(f"Expected by to be 'gram' or 'gradients', got {by!r}.")
+    grams = jnp.stack([gradient_gram(loss_fn, params, batch, chunk_size=chunk_size, wrt=wrt) for params in path])
     require_finite("inner products of gradients", grams)
     largest = jnp.trace(grams, axis1=-2, axis2=-1).max()
     return estimate_nerc(_nerc_moments(key, grams, drawn), largest, grams.shape[-1], drawn)
+
+
+def _nerc_by_gradients(key, loss_fn, path, batch, num_draws, wrt, chunk_size) -> Estimate:
+    if isinstance(num_draws, Tracer):
+        raise ValueError("Expected a plain number of draws for by='gradients', got a traced one. Use by='gram'.")
+    num = batch_size(batch)
+    loss, selection = as_partial(loss_fn), select(next(iter(path)), wrt)
+    moments, largest = Moments.empty(), jnp.zeros(())
+    for index in range(-(-num_draws // DRAWS_PER_BLOCK)):
+        count = min(DRAWS_PER_BLOCK, num_draws - index * DRAWS_PER_BLOCK)
+        signs = _signs(key, index, num, jnp.result_type(float))[:count]
+        norms = jnp.stack([signed_mean_norms(loss, params, batch, signs, selection, chunk_size) for params in path])
+        require_finite("signed gradients", norms)
+        moments = moments.add(norms.max(0), jnp.ones(count))
+        largest = jnp.maximum(largest, num * jnp.max(norms) ** 2)
+    return estimate_nerc(moments, num * largest, num, jnp.asarray(num_draws, jnp.int32))
 
 
 def estimate_nerc(
@@ -278,11 +303,14 @@ def signed_norms(signs: Float[Array, "b n"], grams: Float[Array, "T n n"]) -> Fl
     return jnp.sqrt(jnp.maximum(squares, 0)) / grams.shape[-1]
 
 
+def _signs(key: Key[Array, ""], index: int | Int[Array, ""], num: int, dtype) -> Float[Array, "b n"]:
+    return jax.random.rademacher(jax.random.fold_in(key, index), (DRAWS_PER_BLOCK, num), dtype)
+
+
 @jax.jit
 def _nerc_moments(key, grams: Float[Array, "T n n"], num_draws: Int[Array, ""]) -> Moments:
     def block(index, moments):
-        shape = (DRAWS_PER_BLOCK, grams.shape[-1])
-        signs = jax.random.rademacher(jax.random.fold_in(key, index), shape, grams.dtype)
+        signs = _signs(key, index, grams.shape[-1], grams.dtype)
         keep = index * DRAWS_PER_BLOCK + jnp.arange(DRAWS_PER_BLOCK) < num_draws
         return moments.add(signed_norms(signs, grams).max(0), keep.astype(grams.dtype))
 

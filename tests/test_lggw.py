@@ -393,3 +393,21 @@ def test_a_plain_single_precision_gram_matrix_would_fail():
         errors[scale] = abs(math.sqrt(max(0.0, float(square)) / truth) - 1)
     assert errors[1e-1] < 1e-3
     assert min(errors[1e-4], errors[1e-5]) > 1e-2
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_nerc_by_backward_passes_is_nerc_by_gram_matrices(chunk_size):
+    def loss(params, z):
+        return jnp.sum(jnp.tanh(params["w"] @ z["x"] + params["b"]) ** 2) * z["y"]
+
+    keys = jax.random.split(jax.random.key(3), 4)
+    params = {"w": jax.random.normal(keys[0], (4, 5)), "b": jax.random.normal(keys[1], (4,))}
+    path = [params, jax.tree.map(lambda leaf: 1.5 * leaf, params)]
+    batch = {"x": jax.random.normal(keys[2], (8, 5)), "y": jax.random.normal(keys[3], (8,))}
+    by_gram = nerc(keys[0], loss, path, batch, num_draws=70)
+    by_gradients = nerc(keys[0], loss, path, batch, num_draws=70, by="gradients", chunk_size=chunk_size)
+    assert float(by_gradients.value) == pytest.approx(float(by_gram.value), rel=1e-5)
+    assert float(by_gradients.stderr) == pytest.approx(float(by_gram.stderr), rel=1e-4)
+    assert int(by_gradients.num_draws) == 70
+    with pytest.raises(ValueError, match="'gram' or 'gradients'"):
+        nerc(keys[0], loss, path, batch, by="rows")

@@ -79,7 +79,8 @@ def open_npz(place: Path) -> Source:
 
     num_outputs = train.num_classes if train.task == "classification" else 1
     title = f"the arrays of {train.path.name}"
-    return Source(title, train.x.shape[0], test.x.shape[0] if test else 0, train.task, num_outputs, read)
+    num_test, in_unit_box = test.x.shape[0] if test else 0, train.x.dtype == np.uint8
+    return Source(title, train.x.shape[0], num_test, train.task, num_outputs, read, in_unit_box=in_unit_box)
 
 
 def _check_fit(train: _Part, test: _Part) -> None:

@@ -57,7 +57,7 @@ def open_cifar10(folder: Path) -> Source:
         return {name: array[:n] for name, array in both.items()}, {name: array[n:] for name, array in both.items()}
 
     num_train, num_test = sum(counts[path] for path in train), sum(counts[path] for path in test)
-    return Source("CIFAR-10", num_train, num_test, "classification", 10, read, _class_names(folder))
+    return Source("CIFAR-10", num_train, num_test, "classification", 10, read, _class_names(folder), in_unit_box=True)
 
 
 def _count(path: Path) -> int:

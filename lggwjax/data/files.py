@@ -41,6 +41,7 @@ class Source:
         read: From the rows of the sample and of the held-out part (of the test part if there is one, else of the same
             rows as the sample) to the two batches.
         class_names: Names of the classes, where the data give them.
+        in_unit_box: Whether the format keeps every input entry between 0 and 1, as it does bytes over 255.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Source:
     num_outputs: int
     read: Callable[[np.ndarray, np.ndarray], tuple[Batch, Batch]]
     class_names: tuple[str, ...] = ()
+    in_unit_box: bool = False
 
 
 @contextmanager

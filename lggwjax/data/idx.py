@@ -75,7 +75,7 @@ def open_idx(name: str, folder: Path) -> Source:
     def read(rows: np.ndarray, heldout: np.ndarray) -> tuple[Batch, Batch]:
         return _batch(paths[0], labels[0], rows), _batch(paths[2], labels[1], heldout)
 
-    return Source(_TITLE[name], counts[0], counts[1], "classification", 10, read, _CLASSES[name])
+    return Source(_TITLE[name], counts[0], counts[1], "classification", 10, read, _CLASSES[name], in_unit_box=True)
 
 
 def _header(stream: Stream, capacity: int, shape: tuple[int, ...], path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import jax
@@ -72,7 +73,9 @@ def _digits() -> Source:
     def read(rows: np.ndarray, heldout: np.ndarray) -> tuple[Batch, Batch]:
         return batch(rows), batch(heldout)
 
-    return Source("scikit-learn's digits", len(labels), 0, "classification", 10, read, tuple("0123456789"))
+    return Source(
+        "scikit-learn's digits", len(labels), 0, "classification", 10, read, tuple("0123456789"), in_unit_box=True
+    )
 
 
 def shuffled_rows(rng: np.random.Generator, num_rows: int, count: int) -> np.ndarray:
@@ -118,6 +121,7 @@ def _from_source(spec: DataSpec, source: Source) -> Split:
         population=None,
         description=description,
         class_names=source.class_names,
+        input_radius=math.sqrt(math.prod(sample["x"].shape[1:])) if source.in_unit_box else None,
     )
 
 
@@ -148,6 +152,7 @@ def _from_population(spec: DataSpec) -> Split:
         input_shape=(spec.dimension,),
         population=population,
         description=description,
+        input_radius=population.input_radius,
     )
 
 

@@ -126,6 +126,7 @@ class Split:
         population: Where the samples came from, when it is known exactly; else None.
         description: One plain sentence on what was loaded.
         class_names: Names of the classes in the order of their numbers, where the data give them.
+        input_radius: Norm that no input of the population exceeds, where the format or the population says so.
     """
 
     sample: Batch
@@ -138,3 +139,4 @@ class Split:
     population: LinearPopulation | TeacherPopulation | None
     description: str
     class_names: tuple[str, ...] = ()
+    input_radius: float | None = None

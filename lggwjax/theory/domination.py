@@ -80,6 +80,46 @@ def convex(radius: float) -> Domination:
     return Domination(1.0, radius, Assumption(text, "declared"))
 
 
+def domination_ratios(
+    gaps: Float[Array, " T"], gradient_norms: Float[Array, " T"], alphas: tuple[float, ...] = ALPHAS
+) -> Float[np.ndarray, "A T"]:
+    r"""Ratio :math:`gap_t / |\nabla_t|^\alpha` at each point: the constant that gradient domination would need there.
+
+    Args:
+        gaps: Loss minus the least loss possible, at T points; what is not positive needs no constant.
+        gradient_norms: Norm of the population gradient at the same points.
+        alphas: Exponents from 1 to 2.
+
+    Returns:
+        One row an exponent.
+
+    Raises:
+        ValueError: If lengths differ, an exponent is not in [1, 2], or a gap is positive where the gradient is 0 (no
+            constant is then large enough).
+
+    Example:
+        >>> domination_ratios([4.0, 1.0], [2.0, 1.0], alphas=(1.0, 2.0)).tolist()
+        [[2.0, 1.0], [1.0, 1.0]]
+
+    References:
+        lggwjax/theory/README.md, (5.3).
+    """
+    gap, norm = (np.asarray(x, np.float64).reshape(-1) for x in (gaps, gradient_norms))
+    if len(gap) != len(norm) or not len(gap):
+        raise ValueError(f"Expected as many gaps as gradient norms, and one at least, got {len(gap)} and {len(norm)}.")
+    if not all(1 <= alpha <= 2 for alpha in alphas):
+        raise ValueError(f"Expected exponents from 1 to 2, got {alphas}.")
+    counts = gap > 0
+    if np.any(norm[counts] <= 0):
+        index = int(np.flatnonzero(counts & (norm <= 0))[0])
+        raise ValueError(
+            f"Expected a gradient where the gap is positive, got norm 0 and gap {gap[index]:.4g} at point {index}. "
+            "Gradient domination does not hold there."
+        )
+    powers = np.where(counts, norm, 1.0)[None, :] ** np.asarray(alphas, np.float64)[:, None]
+    return np.maximum(gap, 0.0) / powers
+
+
 def envelope(
     gaps: Float[Array, " T"], gradient_norms: Float[Array, " T"], alphas: tuple[float, ...] = ALPHAS
 ) -> tuple[Domination, ...]:
@@ -98,8 +138,7 @@ def envelope(
         One condition an exponent, each with its assumption marked as missing.
 
     Raises:
-        ValueError: If lengths differ, an exponent is not in [1, 2], or a gap is positive where the gradient is 0 (no
-            constant is then large enough).
+        ValueError: As :func:`domination_ratios`.
 
     Example:
         >>> [found] = envelope([4.0, 1.0], [2.0, 1.0], alphas=(2.0,))
@@ -109,21 +148,9 @@ def envelope(
     References:
         lggwjax/theory/README.md, (5.3).
     """
-    gap, norm = (np.asarray(x, np.float64).reshape(-1) for x in (gaps, gradient_norms))
-    if len(gap) != len(norm) or not len(gap):
-        raise ValueError(f"Expected as many gaps as gradient norms, and one at least, got {len(gap)} and {len(norm)}.")
-    if not all(1 <= alpha <= 2 for alpha in alphas):
-        raise ValueError(f"Expected exponents from 1 to 2, got {alphas}.")
-    counts = gap > 0
-    if np.any(norm[counts] <= 0):
-        index = int(np.flatnonzero(counts & (norm <= 0))[0])
-        raise ValueError(
-            f"Expected a gradient where the gap is positive, got norm 0 and gap {gap[index]:.4g} at point {index}. "
-            "Gradient domination does not hold there."
-        )
     found = []
-    for alpha in alphas:
-        constant = float(np.max(gap[counts] / norm[counts] ** alpha, initial=0.0))
-        text = f"gradient domination with alpha = {alpha:g}, c = {constant:.4g} was seen at {len(gap)} points only"
+    for alpha, ratios in zip(alphas, domination_ratios(gaps, gradient_norms, alphas), strict=True):
+        constant = float(ratios.max())
+        text = f"gradient domination with alpha = {alpha:g}, c = {constant:.4g} was seen at {len(ratios)} points only"
         found.append(Domination(alpha, constant, Assumption(text, "missing")))
     return tuple(found)

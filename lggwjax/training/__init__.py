@@ -2,6 +2,7 @@
 
 from lggwjax.training.checkpoints import read_params
 from lggwjax.training.config import MeasureSpec, RunConfig
+from lggwjax.training.gate import Gate, domination_gate
 from lggwjax.training.heldout import gradient_norm, population_descent
 from lggwjax.training.loop import TrainingDiverged, TrainSpec, TrainState, measurement_steps, train
 from lggwjax.training.measure import CheckpointPath, measure
@@ -10,6 +11,7 @@ from lggwjax.training.run import plan_run, prepare_run, run
 
 __all__ = [
     "CheckpointPath",
+    "Gate",
     "MeasureSpec",
     "Monitor",
     "MonitorState",
@@ -18,6 +20,7 @@ __all__ = [
     "TrainSpec",
     "TrainState",
     "TrainingDiverged",
+    "domination_gate",
     "gradient_norm",
     "measure",
     "measurement_steps",

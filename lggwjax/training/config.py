@@ -99,6 +99,39 @@ class RunConfig:
             for name in ("data", "model", "training", "measuring")
         }
 
+    @classmethod
+    def from_dict(cls, settings: dict[str, dict[str, Any]]) -> RunConfig:
+        """Undo :meth:`as_dict`; what ``config.json`` says beyond it is passed over.
+
+        Args:
+            settings: The parts of a run's ``config.json``.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ValueError: If a part is missing or a field is out of its range.
+
+        Example:
+            >>> RunConfig.from_dict(RunConfig().as_dict()) == RunConfig()
+            True
+        """
+        parts: dict[str, Any] = {}
+        kind: Any
+        for name, kind in (
+            ("data", DataSpec),
+            ("model", ModelSpec),
+            ("training", TrainSpec),
+            ("measuring", MeasureSpec),
+        ):
+            given = settings.get(name)
+            if not isinstance(given, dict):
+                raise ValueError(f"Expected the configuration of a run, got none of its {name}. Name a run folder.")
+            known = {f.name for f in dataclasses.fields(kind)} & set(given)
+            values = {key: tuple(v) if isinstance(v := given[key], list) else v for key in known}
+            parts[name] = kind(**values)
+        return cls(**parts)
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):

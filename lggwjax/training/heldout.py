@@ -45,7 +45,7 @@ class Pass(NamedTuple):
 
 
 class Scalar(NamedTuple):
-    """A number with its standard error and 95% interval."""
+    """A number with its standard error and its interval, of 95% unless asked for otherwise."""
 
     value: float
     stderr: float
@@ -111,7 +111,7 @@ def _block_sums(loss, predict, params, block, weights, selection):
     return flat, jnp.stack([value.astype(jnp.float32), correct.astype(jnp.float32)])
 
 
-def gradient_norm(gradients: Float[Array, "M p"]) -> Scalar:
+def gradient_norm(gradients: Float[Array, "M p"], level: float = 0.95) -> Scalar:
     r"""Norm of the population gradient from independent block gradients, without the upward bias of a noisy average.
 
     .. math:: \frac{1}{M(M-1)} \sum_{a \ne b} \langle g_a, g_b \rangle
@@ -121,6 +121,7 @@ def gradient_norm(gradients: Float[Array, "M p"]) -> Scalar:
 
     Args:
         gradients: Mean gradients of M >= 3 independent blocks; for a deviation, differences from one fixed gradient.
+        level: Coverage of the interval.
 
     Returns:
         The norm, in loss per unit of parameter, never NaN for finite input.
@@ -146,7 +147,7 @@ def gradient_norm(gradients: Float[Array, "M p"]) -> Scalar:
     with np.errstate(all="ignore"):  # the caller refuses what is not finite
         without = (total - 2 * rows) / ((num - 1) * (num - 2))
         stderr = np.sqrt((num - 1) / num * np.sum((without - without.mean()) ** 2))
-    quantile = special.stdtrit(num - 1, 0.975)
+    quantile = special.stdtrit(num - 1, 0.5 + level / 2)
     # np.maximum and not max: a gradient that is NaN must not end as the norm 0.
     low, value, high = (float(np.sqrt(np.maximum(0.0, square + side * quantile * stderr))) for side in (-1, 0, 1))
     return Scalar(value, (high - low) / (2 * quantile), low, high)
