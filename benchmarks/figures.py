@@ -112,11 +112,23 @@ def _scale(ax: Axes, points: np.ndarray) -> None:
     low, high = low / room, high * room
     ax.set_ylim(low, high)
     ticks = sorted(set(points[:, 0]))
-    ax.xaxis.set_major_locator(FixedLocator(ticks if len(ticks) <= 8 and right < 1e5 else _decades(left, right)))
+    ax.xaxis.set_major_locator(
+        FixedLocator(_apart(ticks) if len(ticks) <= 8 and right < 1e5 else _decades(left, right))
+    )
     ax.yaxis.set_major_locator(FixedLocator(_decades(low, high)))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
+
+
+def _apart(ticks: list[float]) -> list[float]:
+    """The ticks whose labels have room: from the largest down, those a sixth of the axis away from the last."""
+    room = math.log(ticks[-1] / ticks[0]) * 0.18
+    kept = [ticks[-1]]
+    for tick in reversed(ticks[:-1]):
+        if math.log(kept[-1] / tick) >= room:
+            kept.append(tick)
+    return kept[::-1]
 
 
 def _decades(low: float, high: float) -> list[float]:
