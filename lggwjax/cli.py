@@ -1,4 +1,4 @@
-"""The command line: ``lggwjax run`` and ``lggwjax measure``."""
+"""The command line: ``lggwjax run``, ``measure`` and ``claims``."""
 
 from __future__ import annotations
 
@@ -102,6 +102,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(measure)
     _add_measuring(measure, path=False)
     _add_folder(measure)
+    claims = commands.add_parser("claims", help="say what a finished run supports, and what it does not")
+    claims.set_defaults(command=_claims)
+    claims.add_argument("run", type=Path, metavar="RUN", help="folder that 'lggwjax run' left")
+    claims.add_argument(
+        "--split", action="store_true", help="redo the run on half the samples, the other half held out, in RUN/split"
+    )
+    claims.add_argument("--layers", action="store_true", help="also the table of layers: which one makes the width")
+    claims.add_argument("--json", action="store_true", help="one JSON array, an object a statement")
+    claims.add_argument(
+        "--gradient-bound", type=float, metavar="B", help="norm that no sample's gradient exceeds on the path"
+    )
+    claims.add_argument(
+        "--input-bound",
+        type=float,
+        metavar="R",
+        help="norm that no input exceeds, from which the weights bound gradients",
+    )
+    claims.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of each statement (default 0.95)")
     return parser
 
 
@@ -314,6 +332,23 @@ def _measure(options: argparse.Namespace) -> int:
         page = measure_path(path, prepared.monitor, path.steps, about, out, resume=options.resume, progress=progress)
     if not options.quiet:
         _print_summary(page)
+    return 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    import json
+
+    from lggwjax.training.claims import claims, split_run
+    from lggwjax.training.evidence import Evidence
+
+    logging.getLogger("lggwjax").setLevel(logging.WARNING)  # predictions of cost are no news here
+    folder = options.run
+    if options.split:
+        folder = split_run(folder)
+    declared = {"gradient_bound": options.gradient_bound, "input_radius": options.input_bound}
+    evidence = Evidence.of_run(folder, **declared)
+    found = claims(evidence, confidence=options.confidence)
+    print(json.dumps(found.as_records(), indent=2, allow_nan=False) if options.json else found)
     return 0
 
 

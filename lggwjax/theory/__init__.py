@@ -1,10 +1,12 @@
 """Guarantees: each function names the statement of lggwjax/theory/README.md that it computes."""
 
+from lggwjax.theory.affine import affine_supremum
 from lggwjax.theory.bound import Assumption, Bound, GradientBound
-from lggwjax.theory.complexity import homogeneous_ratio, nerc_bounds
-from lggwjax.theory.domination import Domination, convex, envelope, strongly_convex
+from lggwjax.theory.complexity import chain_bounds, homogeneous_ratio, nerc_bounds, nerc_shapes
+from lggwjax.theory.domination import Domination, convex, domination_ratios, envelope, strongly_convex
 from lggwjax.theory.features import feature_width_bounds, last_layer_bound
 from lggwjax.theory.generalization import excess_risk_bound
+from lggwjax.theory.network_norms import LeafNorms, NetworkNorms, network_norms
 from lggwjax.theory.optimisation import gap_bound, mean_gradient_bound
 from lggwjax.theory.sample_reuse import doubled_radius, exact_nerc_bound, nerc_bound, points_bound, split_bound
 
@@ -13,7 +15,12 @@ __all__ = [
     "Bound",
     "Domination",
     "GradientBound",
+    "LeafNorms",
+    "NetworkNorms",
+    "affine_supremum",
+    "chain_bounds",
     "convex",
+    "domination_ratios",
     "doubled_radius",
     "envelope",
     "exact_nerc_bound",
@@ -25,6 +32,8 @@ __all__ = [
     "mean_gradient_bound",
     "nerc_bound",
     "nerc_bounds",
+    "nerc_shapes",
+    "network_norms",
     "points_bound",
     "split_bound",
     "strongly_convex",

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lggwjax.lggw import SingleWidths
 from lggwjax.theory.bound import Bound, Relation
 from lggwjax.widths.estimate import Estimate, WidthEstimate
 
-CHAINING = (7.52, 5.91)  # constants of (3.4)
+CHAINING = (3 * math.sqrt(2 * math.pi), 4 * math.sqrt(math.pi * math.log(2)))  # of (3.4), before rounding up
 
 
 def comb(x: float, y: float) -> float:
@@ -88,6 +89,84 @@ def nerc_bounds(grams: Float[Array, "T n n"], width: WidthEstimate, *, confidenc
             total=whole,
         ),
         "3.4": bound("3.4", {"rms": float(rms.min()), "width": chain * highest}),
+    }
+
+
+def chain_bounds(single: SingleWidths, num_checkpoints: int, *, confidence: float = 0.95) -> dict[str, Bound]:
+    r"""Bound the LGGW by the widths of the single samples' gradient sets.
+
+    .. math:: \max_i \frac{w(\Xi^1(z_i))}{\sqrt n} \le w(\Xi^n) \le \frac{1}{\sqrt n} \sum_i w(\Xi^1(z_i))
+
+    Without n neither bounds the other.
+
+    Args:
+        single: From :func:`lggwjax.single_widths`.
+        num_checkpoints: T, for the wording.
+        confidence: Of each, through the guaranteed intervals.
+
+    Returns:
+        ``"at least"`` and ``"at most"``, in the unit of the gradients.
+
+    References:
+        lggwjax/theory/README.md, (3.7).
+    """
+    num = single.widths.value.shape[0]
+    root = math.sqrt(num)
+    largest = max(0.0, float(single.largest.guaranteed_interval(confidence).low))
+    ends: dict[Relation, float] = {
+        "at least": largest / root,
+        "at most": root * float(single.mean.guaranteed_interval(confidence).high),
+    }
+    return {
+        relation: Bound(
+            value=value,
+            quantity="the LGGW",
+            statement="3.7",
+            about="measured set",
+            gradient_set=_points(num_checkpoints),
+            num_samples=num,
+            relation=relation,
+            confidence=confidence,
+        )
+        for relation, value in ends.items()
+    }
+
+
+def nerc_shapes(width: WidthEstimate, gradient_rms: float, num_samples: int, num_checkpoints: int) -> dict[str, Bound]:
+    r"""What theory says of the NERC up to constants that nobody has named: curves to draw, not numbers that bound.
+
+    .. math:: \frac{rms(\theta_0) + w}{\sqrt n}, \qquad \frac{\max(w, 1)}{\sqrt n}
+
+    The second is not homogeneous: it presumes gradients of norm about one.
+
+    Args:
+        width: The LGGW.
+        gradient_rms: Root mean square of the gradients at any one of the checkpoints.
+        num_samples: n.
+        num_checkpoints: T, for the wording.
+
+    Returns:
+        ``"3.5"`` and ``"3.6"``, both of status ``shape``.
+
+    References:
+        lggwjax/theory/README.md, (3.5) and (3.6).
+    """
+    root, value = math.sqrt(num_samples), float(width.value)
+    parts = {
+        "3.5": {"rms": gradient_rms / root, "width": value / root},
+        "3.6": {"width": max(value, 1.0) / root},
+    }
+    return {
+        statement: Bound(
+            value=sum(terms.values()),
+            quantity="the NERC",
+            statement=statement,
+            about="measured set",
+            gradient_set=_points(num_checkpoints),
+            num_samples=num_samples,
+            parts=terms,
+        )
+        for statement, terms in parts.items()
     }
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from lggwjax.theory.bound import Assumption
+from lggwjax.theory.bound import Assumption, Source
 
 ALPHAS = (1.0, 1.25, 1.5, 1.75, 2.0)
 
@@ -27,14 +27,15 @@ class Domination(NamedTuple):
     assumption: Assumption
 
 
-def strongly_convex(modulus: float) -> Domination:
+def strongly_convex(modulus: float, source: Source = "declared") -> Domination:
     r"""Gradient domination of a :math:`\mu`-strongly convex population loss: alpha = 2, c = 1/(2 mu).
 
     An L2 penalty :math:`(\lambda/2) |\theta|^2` on a convex loss (ridge, logistic regression) has modulus lambda at
     least; least squares has the smallest eigenvalue of the population's second-moment matrix, which one has to know.
 
     Args:
-        modulus: mu, declared by the caller.
+        modulus: mu.
+        source: Who stands for it: ``declared`` by the caller, or ``checked`` where the population is known.
 
     Returns:
         The condition.
@@ -52,7 +53,7 @@ def strongly_convex(modulus: float) -> Domination:
     if not 0 < modulus < math.inf:
         raise ValueError(f"Expected a positive modulus, got {modulus}. Without one use convex(radius).")
     text = f"the population loss is {modulus:.4g}-strongly convex"
-    return Domination(2.0, 1 / (2 * modulus), Assumption(text, "declared"))
+    return Domination(2.0, 1 / (2 * modulus), Assumption(text, source))
 
 
 def convex(radius: float) -> Domination:

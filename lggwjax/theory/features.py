@@ -58,7 +58,11 @@ def feature_width_bounds(features: Float[Array, "N m"]) -> dict[str, Bound]:
         "sparse": largest * sparse_ball(dim, entries),
         "l2": largest * expected_chi(dim),
     }
-    return {name: _of_features(width, "8.6", "the featurizer's width, with 0", num) for name, width in widths.items()}
+    by = {"l1": "l1 norms", "sparse": "sparsity", "l2": "l2 norms"}
+    return {
+        name: _of_features(width, "8.6", f"the featurizer's width, with 0, by its {by[name]},", num)
+        for name, width in widths.items()
+    }
 
 
 def last_layer_bound(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Array, Float
 
-from lggwjax.theory.bound import Assumption, Bound
+from lggwjax.theory.bound import Assumption, Bound, Source
 
 
 def mean_gradient_bound(
@@ -19,6 +19,7 @@ def mean_gradient_bound(
     smoothness: float,
     num_samples: int,
     noise: float = 0.0,
+    source: Source = "declared",
     assumptions: tuple[Assumption, ...] = (),
 ) -> Bound:
     r"""Bound the mean squared population gradient along T steps of gradient descent.
@@ -30,9 +31,10 @@ def mean_gradient_bound(
         last_loss: Population loss after the last step, or any lower bound on it.
         learning_rate: eta, at most 1 / ``smoothness``.
         deviations: A bound on the deviation at each of the T points that a step was taken from.
-        smoothness: beta: the population gradient's Lipschitz constant, declared by the caller.
+        smoothness: beta: the population gradient's Lipschitz constant.
         num_samples: n that the deviations speak of.
         noise: s: root of a bound on the mean squared noise of unbiased minibatch gradients; 0 for full batches.
+        source: Who stands for ``smoothness``: ``declared``, ``checked`` where the population is known, or ``missing``.
         assumptions: Of the deviations, and of the losses where these are estimates.
 
     Returns:
@@ -66,7 +68,7 @@ def mean_gradient_bound(
         about="population",
         gradient_set=f"{len(sizes):,} steps",
         num_samples=num_samples,
-        assumptions=(*assumptions, _smooth(smoothness)),
+        assumptions=(*assumptions, _smooth(smoothness, source)),
         parts=parts,
     )
 
@@ -80,6 +82,7 @@ def gap_bound(
     modulus: float,
     smoothness: float,
     num_samples: int,
+    source: Source = "declared",
     assumptions: tuple[Assumption, ...] = (),
 ) -> Bound:
     r"""Bound the population loss above its least value after T steps, under the PL condition.
@@ -91,9 +94,10 @@ def gap_bound(
         learning_rate: eta, at most 1 / ``smoothness``.
         num_steps: T.
         deviation: A bound on the deviation at every step.
-        modulus: mu of the PL condition, declared by the caller.
-        smoothness: beta, declared by the caller; at least mu.
+        modulus: mu of the PL condition.
+        smoothness: beta, at least mu.
         num_samples: n that the deviation speaks of.
+        source: Who stands for both: see :func:`mean_gradient_bound`.
         assumptions: Of the deviation.
 
     Returns:
@@ -117,7 +121,7 @@ def gap_bound(
         raise ValueError(f"Expected a gap and a number of steps of at least 0, got {first_gap} and {num_steps}.")
     (size,) = _deviations(deviation)
     parts = {"start": (1 - learning_rate * modulus) ** num_steps * first_gap, "floor": float(size**2) / (2 * modulus)}
-    condition = Assumption(f"the population loss satisfies the PL condition with {modulus:.4g}", "declared")
+    condition = Assumption(f"the population loss satisfies the PL condition with {modulus:.4g}", source)
     return Bound(
         value=sum(parts.values()),
         quantity="the population loss above its least value",
@@ -125,13 +129,13 @@ def gap_bound(
         about="population",
         gradient_set=f"the point after {num_steps:,} steps",
         num_samples=num_samples,
-        assumptions=(*assumptions, _smooth(smoothness), condition),
+        assumptions=(*assumptions, _smooth(smoothness, source), condition),
         parts=parts,
     )
 
 
-def _smooth(smoothness: float) -> Assumption:
-    return Assumption(f"the population loss is {smoothness:.4g}-smooth", "declared")
+def _smooth(smoothness: float, source: Source) -> Assumption:
+    return Assumption(f"the population loss is {smoothness:.4g}-smooth", source)
 
 
 def _check_step(learning_rate: float, smoothness: float) -> None:

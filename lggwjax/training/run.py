@@ -46,6 +46,11 @@ class Prepared:
     monitor: Monitor
     start: TrainState
 
+    @property
+    def heldout(self) -> Batch | None:
+        """All samples that take no part in training; None where there are too few to say anything."""
+        return _heldout(self.split)
+
     def settings(self) -> dict[str, dict[str, Any]]:
         """What is saved as ``config.json``: what was asked for, and what it was resolved to."""
         asked, split = self.config.as_dict(), self.split
