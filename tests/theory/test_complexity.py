@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lggwjax.theory.complexity import comb, homogeneous_ratio, nerc_bounds
+from lggwjax.lggw import lggw, single_widths
+from lggwjax.theory.complexity import chain_bounds, comb, homogeneous_ratio, nerc_bounds, nerc_shapes
 from lggwjax.widths import width_from_gram
 from lggwjax.widths.estimate import Estimate
 
@@ -123,3 +124,103 @@ def test_a_gaussian_is_never_below_the_signs():
     sums = np.linalg.norm(np.einsum("ei,tip->etp", normals, gradients) / 8, axis=-1).max(1)
     error = sums.std() / math.sqrt(len(sums))
     assert _exact_nerc(gradients) <= math.sqrt(math.pi / 2) * (sums.mean() + 4 * error)
+
+
+def test_the_bound_for_finitely_many_points_is_the_best_that_its_proof_gives():
+    gradients = _gradients(4, 6, 8, 5)
+    bound = nerc_bounds(*_measured(gradients))["3.2"]
+    sizes = np.linalg.norm(gradients, axis=(1, 2)) / math.sqrt(8)
+    op = max(np.linalg.norm(one, 2) for one in gradients) / math.sqrt(8)
+    s = np.linspace(0, 1 / op**2, 1_000_001)[1:-1]
+    squares = 2 / s * math.log(6) + sizes.max() ** 2 / (1 - s * op**2)
+    assert bound.value * math.sqrt(8) == pytest.approx(math.sqrt(squares.min()), rel=1e-4)
+
+
+def test_the_bound_by_the_width_is_the_best_that_its_comparison_gives():
+    gradients = _gradients(5, 4, 8, 5)
+    grams, width = _measured(gradients)
+    bound = nerc_bounds(grams, width)["3.3"]
+    high = float(width.guaranteed_interval(0.95).high)
+    trace = bound.parts["trace"] ** 2 * 8 * 2 / math.pi
+    second = sum(one.T @ one / 8 for one in gradients)
+    assert trace <= np.trace(second) * (1 + 1e-4), "never more than the sum of all second moments"
+    tau = np.geomspace(1e-8, 1e8, 400_001)
+    best = (np.sqrt(1 + tau) * high + np.sqrt(1 + 1 / tau) * math.sqrt(trace)).min()
+    assert bound.value * math.sqrt(8) == pytest.approx(math.sqrt(math.pi / 2) * best, rel=2e-3)
+
+
+@pytest.mark.parametrize("num", [16, 256, 4096])
+def test_chaining_adds_up_level_by_level(num):
+    """The proof's sum for a set as wide as its nets allow, w = 1: the constants round it up, and by little."""
+    gradients = np.zeros((2, num, 1), np.float32)
+    gradients[1] = 1.0  # two points, one of them without gradients: rms(theta_0) is 0 there
+    grams = jnp.asarray(np.einsum("tip,tjp->tij", gradients, gradients))
+    width = width_from_gram(KEY, jnp.diag(jnp.array([0.0, 1.0])))
+    bound = nerc_bounds(grams, width)["3.4"]
+    high = float(width.guaranteed_interval(0.95).high)
+    levels = math.ceil(math.log2(num) / 2)
+    diameter = math.sqrt(2 * math.pi) * high
+    total = math.sqrt(num) * 2.0**-levels * diameter
+    for level in range(1, levels + 1):
+        step = 2.0 ** (1 - level) * diameter
+        # Sudakov with m_N >= sqrt(ln N / (pi ln 2)): the most points that the width leaves room for.
+        log_points = math.pi * math.log(2) * 2 * (high / (2.0**-level * diameter)) ** 2
+        total += step * (1 + math.sqrt(2 * log_points))
+    assert total <= bound.value * math.sqrt(num) <= total + 2.0 ** (2 - levels) * diameter
+    assert bound.value * math.sqrt(num) <= total * 1.35
+
+
+def test_the_chain_is_attained_at_both_ends():
+    key = jax.random.key(1)
+    # One sample alone has gradients that differ between the checkpoints: the lower end.
+    loss = lambda theta, z: 0.5 * z * jnp.sum(theta**2)  # noqa: E731
+    path, batch = [jnp.zeros(3), jnp.ones(3), jnp.array([2.0, 0.0, 0.0])], jnp.array([1.0, 0.0, 0.0, 0.0])
+    width = lggw(key, loss, path, batch, num_draws=16_384)
+    found = chain_bounds(single_widths(key, loss, path, batch, num_draws=16_384), 3)
+    error = float(width.value - found["at least"].value)
+    slack = 2 * float(width.diameter) / 2 * math.sqrt(2 * math.log(40) / 8192)
+    assert 0 <= error <= 2 * slack
+    assert found["at least"].value * 1.1 > float(width.value)
+    # Every sample chooses its gradient by itself: the upper end.
+    choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=3)))
+    apart = lambda theta, z: 0.5 * theta[z] ** 2  # noqa: E731
+    samples = jnp.arange(3)
+    width = lggw(key, apart, list(choices), samples, num_draws=16_384)
+    found = chain_bounds(single_widths(key, apart, list(choices), samples, num_draws=16_384), 8)
+    assert float(width.value - 4 * width.stderr) <= found["at most"].value
+    assert 0.9 * found["at most"].value < float(width.value)
+    assert {b.status for b in found.values()} == {"certified"}
+
+
+def test_a_single_width_does_not_bound_the_lggw_without_n():
+    """The false claim: with independent choices the LGGW is sqrt(n) times a single sample's width."""
+    choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=6)))
+    loss = lambda theta, z: 0.5 * theta[z] ** 2  # noqa: E731
+    key = jax.random.key(2)
+    width = lggw(key, loss, list(choices), jnp.arange(6))
+    largest = single_widths(key, loss, list(choices), jnp.arange(6)).largest
+    assert float(width.value) > 2 * float(largest.value)
+
+
+def test_no_width_is_bounded_by_the_nerc():
+    """The false claim: one sample at a time may have a gradient; NERC sees one of n, the width all that it could be."""
+    ratios = []
+    for num in (4, 64):
+        gradients = np.zeros((2 * num, num, 1))
+        gradients[np.arange(num), np.arange(num), 0] = math.sqrt(num)
+        gradients[num + np.arange(num), np.arange(num), 0] = -math.sqrt(num)
+        rng = np.random.default_rng(0)
+        signs = rng.choice((-1.0, 1.0), size=(64, num))
+        sums = np.abs(np.einsum("ei,tip->etp", signs, gradients)).max((1, 2)) / num
+        stacked = gradients.reshape(2 * num, -1) / math.sqrt(num)
+        width = width_from_gram(KEY, jnp.asarray(stacked @ stacked.T, jnp.float32))
+        ratios.append(float(width.value) / (math.sqrt(num) * sums.mean()))
+    assert ratios[1] > 1.5 * ratios[0]
+
+
+def test_shapes_are_never_certified():
+    width = width_from_gram(KEY, jnp.eye(3))
+    found = nerc_shapes(width, 2.0, 16, 3)
+    assert {name: bound.status for name, bound in found.items()} == {"3.5": "shape", "3.6": "shape"}
+    assert found["3.5"].value == pytest.approx((2.0 + float(width.value)) / 4)
+    assert all("unnamed constant" in str(bound) for bound in found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from lggwjax.theory.domination import ALPHAS, convex, envelope, strongly_convex
 
@@ -77,3 +78,29 @@ def test_wrong_input_is_refused():
             strongly_convex(wrong)
         with pytest.raises(ValueError, match="positive"):
             convex(wrong)
+
+
+def test_a_cone_attains_the_convex_constant():
+    # |theta| at distance 3: gradient 1, gap 3.
+    assert convex(3.0).constant * 1.0 ** convex(3.0).alpha == 3.0
+
+
+@pytest.mark.parametrize("penalty", [0.1, 2.0])
+def test_penalised_regressions_have_the_constant_of_their_penalty(penalty):
+    """Ridge and logistic regression at random points: gap <= |gradient|^2 / (2 lambda), to which ridge comes near."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 4)), rng.normal(size=50)
+    x[:, 3] = 1e-3 * x[:, 3]  # a direction that the data hardly see: the penalty alone bends it
+    sign = np.sign(y)
+    ridge = lambda w: 0.5 * np.mean((x @ w - y) ** 2) + penalty / 2 * w @ w  # noqa: E731
+    ridge_gradient = lambda w: x.T @ (x @ w - y) / 50 + penalty * w  # noqa: E731
+    logistic = lambda w: np.mean(np.logaddexp(0, -sign * (x @ w))) + penalty / 2 * w @ w  # noqa: E731
+    logistic_gradient = lambda w: x.T @ (-sign / (1 + np.exp(sign * (x @ w)))) / 50 + penalty * w  # noqa: E731
+    constant, sharpest = strongly_convex(penalty).constant, 0.0
+    for loss, gradient in ((ridge, ridge_gradient), (logistic, logistic_gradient)):
+        best = optimize.minimize(loss, np.zeros(4), jac=gradient, method="BFGS", options={"gtol": 1e-10})
+        for w in [*rng.normal(size=(50, 4)), best.x + np.array([0, 0, 0, 1.0])]:
+            needed = (loss(w) - best.fun) / (gradient(w) @ gradient(w))
+            assert needed <= constant * (1 + 1e-6)
+            sharpest = max(sharpest, needed / constant)
+    assert sharpest > 0.95, "a constant 10% smaller would be false"

@@ -14,6 +14,7 @@ import lggwjax
 from lggwjax.models import ModelSpec, adapt, build
 from lggwjax.theory.network_norms import network_norms
 from lggwjax.theory.operator_norms import ITERATIONS, operator_norms
+from lggwjax.widths import closed_form
 
 KEY = jax.random.key(0)
 
@@ -190,3 +191,18 @@ def test_what_has_no_bound_is_named():
         network_norms(lambda p, z: p["w"], [{"w": jnp.ones(2)}], {"x": jnp.ones(2)}, input_radius=1.0)
     with pytest.raises(ValueError, match="'exp'"):
         network_norms(lambda p, z: jnp.exp(p["w"] * z["x"]), [{"w": jnp.ones(2)}], {"x": jnp.ones(2)}, input_radius=1.0)
+
+
+@pytest.mark.parametrize(("later", "input_width"), [(2.0, 6.0), (5.0, 0.5)])
+def test_the_recursion_for_widths_is_as_stated(later, input_width):
+    """First weights 2 I, and where they move their distance acts as a ball: 2 w + (later - 2) r E|g|."""
+    last = jnp.eye(64, 2)
+    path = [{"a": 2.0 * jnp.eye(64), "b": last}, {"a": later * jnp.eye(64), "b": last}]
+    predict_fn = lambda p, z: jnp.tanh(z["x"] @ p["a"]) @ p["b"]  # noqa: E731
+    norms = network_norms(predict_fn, path, {"x": jnp.zeros(64)}, input_radius=1.0, input_width=input_width)
+    chi = closed_form.expected_chi
+    [second] = [leaf for leaf in norms.leaves if "b" in leaf.name]
+    hidden = 2 * input_width + (later - 2) * chi(64)
+    expected = math.sqrt(2) * (hidden + later / math.sqrt(2 * math.pi)) + later * math.sqrt(2) * chi(2)
+    assert expected < math.sqrt(2) * later * chi(128), "the recursion decides here, not the ball"
+    assert expected <= second.width <= 1.06 * expected

@@ -111,3 +111,21 @@ def test_wrong_input_is_refused():
         mean_gradient_bound(1, 0, 0.5, [0.1], smoothness=2.0, num_samples=10, noise=-1.0)
     with pytest.raises(ValueError, match="number of steps"):
         gap_bound(-1, 0.5, 1, 0.1, modulus=0.5, smoothness=2.0, num_samples=10)
+
+
+def test_one_step_along_the_steepest_direction_attains_the_progress_term():
+    # Step 1/beta to the minimum of beta x^2 / 2: the squared gradient is 2 beta times the loss gained.
+    start = np.array([0.0, 0.0, 1.5])
+    points = _descend(np.zeros((1, 3)), 1 / SMOOTH, start)
+    seen = float(np.sum((CURVATURES * start) ** 2))
+    given = {"smoothness": SMOOTH, "num_samples": 9}
+    bound = mean_gradient_bound(_loss(start), _loss(points[-1]), 1 / SMOOTH, np.zeros(1), **given)
+    assert bound.value == pytest.approx(seen)
+
+
+def test_every_term_is_as_stated():
+    given = {"smoothness": 2.0, "num_samples": 9}
+    noisy = mean_gradient_bound(1.0, 0.5, 0.25, np.full(10, 0.1), noise=0.3, **given)
+    assert noisy.value == pytest.approx(2 * 0.5 / (0.25 * 10) + 0.01 + 2.0 * 0.25 * 0.09)
+    gap = gap_bound(3.0, 0.25, 7, 0.1, modulus=0.4, **given)
+    assert gap.value == pytest.approx(0.9**7 * 3.0 + 0.01 / 0.8)

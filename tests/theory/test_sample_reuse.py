@@ -167,3 +167,27 @@ def test_doubled_radii_share_out_the_failures_and_hold_the_path():
     assert doubled_radius(0.5, 0.0)[0] == 0.5
     with pytest.raises(ValueError, match="positive radius"):
         doubled_radius(0.0, 1.0)
+
+
+def test_every_term_is_as_stated():
+    """B = 2, n = 400, delta = 0.05, NERC 0.1: the formulas of section 4 by hand."""
+    given = {"gradient_set": "a ball", "design": "data-free ball", "confidence": 0.95}
+    few = nerc_bound(0.1, 2.0, 400, **given)
+    assert few.value == pytest.approx(2 * 0.1 + 3 * 2 * math.sqrt(2 * math.log(20) / 400))
+    exact = exact_nerc_bound(0.1, 2.0, 400, **given)
+    level = math.log(40)
+    assert exact.value == pytest.approx(
+        2 * 0.1 + 2 * math.sqrt(2 * level / 400) + 2 * math.sqrt(2 * 2 * level * 0.1 / 400) + 4 * 2 * level / 400
+    )
+    between = split_bound(np.array([0.1, 0.3, 0.2]), 2.0, 400)
+    assert between.value == pytest.approx(0.3 + points_bound(2.0, 400, 3, design="independent split").value)
+
+
+def test_the_exact_nerc_s_own_chance_solves_its_inequality():
+    """EN <= N + sqrt(2 B l EN / n), solved for EN: the two terms round it up."""
+    for nerc, num in ((0.1, 400), (0.5, 50), (1e-3, 10**5)):
+        bound = exact_nerc_bound(nerc, 1.0, num, gradient_set="a ball", design="data-free ball", confidence=0.9)
+        step = math.sqrt(2 * math.log(20) / num)
+        mean = ((step + math.sqrt(step**2 + 4 * nerc)) / 2) ** 2
+        assert mean == pytest.approx(nerc + step * math.sqrt(mean))
+        assert 2 * mean <= bound.parts["NERC"] + bound.parts["NERC's own chance"] <= 2 * mean + 2 * step**2

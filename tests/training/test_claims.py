@@ -180,7 +180,7 @@ def test_descent_from_a_data_free_start_stays_below_its_bound_in_every_run(num, 
 
 @pytest.mark.slow
 def test_deviations_fall_as_the_law_of_finitely_many_samples_says():
-    """At a fixed point the mean squared deviation is tr Cov / n exactly; over the ball the slope of its root is -1/2."""
+    """At a fixed point the mean squared deviation is tr Cov / n exactly; over a ball the root falls with slope -1/2."""
     population = LinearPopulation.draw(3, np.array([1.0, 0.5, 0.25]), noise_scale=0.3)
     sigma, sizes, repetitions = population.root @ population.root.T, (64, 256, 1024, 4096), 200
     many = population.sample(jax.random.key(10**6), 400_000)
