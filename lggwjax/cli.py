@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     claims.add_argument(
         "--split", action="store_true", help="redo the run on half the samples, the other half held out, in RUN/split"
     )
-    claims.add_argument("--layers", action="store_true", help="also the table of layers: which one makes the width")
+    claims.add_argument(
+        "--layers", action="store_true", help="instead, a table of the layers: which one makes the width"
+    )
     claims.add_argument("--json", action="store_true", help="one JSON array, an object a statement")
     claims.add_argument(
         "--gradient-bound", type=float, metavar="B", help="norm that no sample's gradient exceeds on the path"
@@ -338,7 +340,7 @@ def _measure(options: argparse.Namespace) -> int:
 def _claims(options: argparse.Namespace) -> int:
     import json
 
-    from lggwjax.training.claims import claims, split_run
+    from lggwjax.training.claims import claims, layer_table, split_run
     from lggwjax.training.evidence import Evidence
 
     logging.getLogger("lggwjax").setLevel(logging.WARNING)  # predictions of cost are no news here
@@ -347,6 +349,12 @@ def _claims(options: argparse.Namespace) -> int:
         folder = split_run(folder)
     declared = {"gradient_bound": options.gradient_bound, "input_radius": options.input_bound}
     evidence = Evidence.of_run(folder, **declared)
+    if options.layers:
+        table = layer_table(evidence, confidence=options.confidence)
+        print(json.dumps(table.as_records(), indent=2, allow_nan=False) if options.json else table)
+        if isinstance(evidence.norms, str) and not options.json:
+            print(f"No spectral bounds: {evidence.norms}")
+        return 0
     found = claims(evidence, confidence=options.confidence)
     print(json.dumps(found.as_records(), indent=2, allow_nan=False) if options.json else found)
     return 0

@@ -164,6 +164,15 @@ class Engine:
         """One pass over a chunk: what :attr:`held` says, each array with a leading axis n."""
         return self._jitted[0](*self._flatten(loss, params, batch))
 
+    @functools.cached_property
+    def _whole_pass(self) -> Any:
+        return jax.jit(self.program.run)
+
+    def layer_outputs(self, loss: Partial, params: PyTree, batch: PyTree) -> list[list[Array]]:
+        """One pass over a chunk with nothing contracted: for each of :attr:`layers` its factors, or its gradient."""
+        outputs = self._whole_pass(*self._flatten(loss, params, batch))
+        return [[outputs[place] for place in layer.outputs] for layer in self.layers]
+
     def gradients(self, loss: Partial, params: PyTree, batch: PyTree) -> list[Array]:
         """Per-sample gradients of a chunk, one array a leaf."""
         return self._jitted[1](*self._flatten(loss, params, batch))
@@ -209,7 +218,7 @@ class Engine:
 
     def _factors(self, shared: list[Array], own: list[Array]) -> list[Array]:
         outputs = self.program.run(shared, own)
-        rows = [_own_gradient(layer, [outputs[place] for place in layer.outputs]) for layer in self._contracted]
+        rows = [own_gradient(layer, [outputs[place] for place in layer.outputs]) for layer in self._contracted]
         return [outputs[place] for place in self._raw] + rows
 
     def _gradients(self, shared: list[Array], own: list[Array]) -> list[Array]:
@@ -295,7 +304,7 @@ class Engine:
             eps = max(
                 float(jnp.finfo(x.dtype).eps) for x in (*picked, gradient) if jnp.issubdtype(x.dtype, jnp.floating)
             )
-            found = _own_gradient(layer, picked)
+            found = own_gradient(layer, picked)
             oracle = working(gradient).reshape(found.shape)
             # Sums of S terms in another order: sqrt(S) roundings of the largest term, with room for cancellation.
             allowed = 1e3 * eps * math.sqrt(layer.product.dims[2]) * jnp.max(jnp.abs(oracle), initial=0)
@@ -304,7 +313,7 @@ class Engine:
         return jnp.stack([jnp.where(jnp.isnan(e), 0, e).astype(jnp.float32) for e in errors])
 
 
-def _own_gradient(layer: Layer, outputs: list[Array]) -> Float[Array, "n size"]:
+def own_gradient(layer: Layer, outputs: list[Array]) -> Float[Array, "n size"]:
     """A leaf's per-sample gradient as rows, contracted where its factors are given."""
     if layer.product is None:
         return working(outputs[0]).reshape(outputs[0].shape[0], layer.size)

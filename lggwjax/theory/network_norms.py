@@ -336,9 +336,10 @@ def _width_of_use(node: _Node, use: _Use, size: int) -> float:
     if use.source is None:
         return ball
     cotangent, radius = float(node.cotangents.max()), use.factor * float(use.source.radii.max())
-    with_zero = use.factor * use.source.width + radius / math.sqrt(2 * math.pi)
-    terms = cotangent * with_zero, radius * cotangent * expected_chi(node.size)
-    return min(ball, comb(*terms) if use.positions else sum(terms))
+    width, cotangents = use.factor * use.source.width, radius * cotangent * expected_chi(node.size)
+    if use.positions:
+        return min(ball, comb(cotangent * width, cotangents))
+    return min(ball, cotangent * (width + radius / math.sqrt(2 * math.pi)) + cotangents)
 
 
 def _spread(values: np.ndarray, size: int) -> np.ndarray:

@@ -85,6 +85,31 @@ def claims(evidence: Evidence, *, confidence: float = 0.95, seed: int = 0) -> Cl
     return Claims(tuple(sorted(bounds, key=lambda bound: order.index(bound.status))), tuple(remarks))
 
 
+def layer_table(evidence: Evidence, *, confidence: float = 0.95, seed: int = 0) -> theory.LayerTable:
+    """Say which layer makes the width of the gradients on the training probe.
+
+    Args:
+        evidence: The run.
+        confidence: Of each bound.
+        seed: Of the random directions.
+
+    Returns:
+        The table over at most four checkpoints, the first and the last among them.
+    """
+    places = sorted(set(np.linspace(0, len(evidence.path) - 1, 4).astype(int).tolist()))
+    norms = evidence.norms
+    spectral = {leaf.name: leaf.width for leaf in norms.leaves} if isinstance(norms, theory.NetworkNorms) else None
+    return theory.layer_widths(
+        jax.random.key(seed),
+        evidence.prepared.model.loss_fn,
+        [evidence.path[place] for place in places],
+        evidence.prepared.split.train_probe,
+        confidence=confidence,
+        spectral=spectral,
+        **evidence.gives,
+    )
+
+
 def split_run(folder: str | Path, *, progress: Progress | None = None) -> Path:
     """Redo a run honestly: train on half as many samples, and hold as many others out.
 
