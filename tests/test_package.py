@@ -30,7 +30,7 @@ ALLOWED = {
     "models": {"jaxprs"},
     "data": set(),
     "report": set(),
-    "training": CORE | {"models", "data", "report"},
+    "training": CORE | {"theory", "models", "data", "report"},
 }
 # Parts of a room that keep to less than their room.
 STRICTER = {

@@ -98,6 +98,14 @@ MUTATIONS = (
         "made = self._from(node, weights, size, width)",
         "made = self._from(node, 0.9 * weights, size, width)",
     ),
+    Mutation("7.2", "local_ball", "linear = _lengths(slope)", "linear = 0.9 * _lengths(slope)"),
+    Mutation("7.3", "local_ball", "hessian_lipschitz * radius**2 / 2", "0.9 * hessian_lipschitz * radius**2 / 2"),
+    Mutation("7.3", "local_ball", "mean / (1 - 2 * math.sqrt(level / draws))", "mean"),
+    Mutation("7.4", "local_ball", "best = jnp.maximum(best, draw", "best = jnp.maximum(best, 1.1 * draw"),
+    Mutation("8.1", "layers", "coupled = self._high(scales[1]", "coupled = 0.9 * self._high(scales[1]"),
+    Mutation("8.2", "layers", '"inputs": reach[1] * self', '"inputs": 0.9 * reach[1] * self'),
+    Mutation("8.4", "layers", "highest = sum(float(row", "highest = 0.4 * sum(float(row"),
+    Mutation("8.8", "layers", "self.bound(comb(*terms.values())", "self.bound(0.9 * comb(*terms.values())"),
     Mutation("B", "network_norms", "math.sqrt(times * known.repeats)", "0.9 * math.sqrt(times * known.repeats)"),
 )
 

@@ -149,7 +149,7 @@ def test_the_bound_by_the_width_is_the_best_that_its_comparison_gives():
     assert bound.value * math.sqrt(8) == pytest.approx(math.sqrt(math.pi / 2) * best, rel=2e-3)
 
 
-@pytest.mark.parametrize("num", [16, 256, 4096])
+@pytest.mark.parametrize("num", [16, 64, pytest.param(4096, marks=pytest.mark.slow)])
 def test_chaining_adds_up_level_by_level(num):
     """The proof's sum for a set as wide as its nets allow, w = 1: the constants round it up, and by little."""
     gradients = np.zeros((2, num, 1), np.float32)
@@ -170,6 +170,7 @@ def test_chaining_adds_up_level_by_level(num):
     assert bound.value * math.sqrt(num) <= total * 1.35
 
 
+@pytest.mark.slow
 def test_the_chain_is_attained_at_both_ends():
     key = jax.random.key(1)
     # One sample alone has gradients that differ between the checkpoints: the lower end.
@@ -194,12 +195,12 @@ def test_the_chain_is_attained_at_both_ends():
 
 def test_a_single_width_does_not_bound_the_lggw_without_n():
     """The false claim: with independent choices the LGGW is sqrt(n) times a single sample's width."""
-    choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=6)))
+    choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=4)))
     loss = lambda theta, z: 0.5 * theta[z] ** 2  # noqa: E731
     key = jax.random.key(2)
-    width = lggw(key, loss, list(choices), jnp.arange(6))
-    largest = single_widths(key, loss, list(choices), jnp.arange(6)).largest
-    assert float(width.value) > 2 * float(largest.value)
+    width = lggw(key, loss, list(choices), jnp.arange(4))
+    largest = single_widths(key, loss, list(choices), jnp.arange(4)).largest
+    assert float(width.value) > 1.7 * float(largest.value)
 
 
 def test_no_width_is_bounded_by_the_nerc():

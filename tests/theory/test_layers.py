@@ -49,6 +49,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_measured_widths_are_those_of_the_gradients_and_below_every_bound(name):
     kind, shape, options = MODELS[name]
@@ -86,7 +87,7 @@ def _bilinear(params, z):
     return (z["h"] @ params["w"]) @ z["d"]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(s, marks=pytest.mark.slow) for s in range(2, 12))])
 def test_the_coupled_bounds_hold_for_random_factors(seed):
     rng = np.random.default_rng(seed)
     rows, columns, num = rng.integers(1, 8, 3) + np.array([0, 0, 1])
@@ -111,7 +112,7 @@ def test_one_cotangent_for_all_attains_the_centred_bound():
     assert 0.9 * row.centred.value < float(row.measured.value), "a constant 10% smaller would be false"
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 8))])
 def test_the_bound_for_positions_holds_for_random_patches(seed):
     rng = np.random.default_rng(seed)
     num, positions, rows, columns = 8, 5, 4, 3
@@ -160,6 +161,7 @@ def test_the_featurizer_alone_does_not_bound_the_network():
     assert float(table.total.value) > 5
 
 
+@pytest.mark.slow
 def test_spectral_bounds_close_the_chain():
     model, path, batch = _model(widths=(7, 6))
     radius = float(jnp.linalg.norm(batch["x"], axis=1).max())

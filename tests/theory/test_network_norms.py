@@ -89,7 +89,7 @@ def _hostile_inputs(model, params, shape, radius, num=24):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("ffn", {"widths": (12, 8)}),
+        pytest.param("ffn", {"widths": (12, 8)}, marks=pytest.mark.slow),
         ("ffn", {"widths": (12,), "activation": "tanh", "bias": False}),
         pytest.param("cnn", {"widths": (8,), "base_width": 4}, marks=pytest.mark.slow),
         pytest.param("resnet8", {"base_width": 4}, marks=pytest.mark.slow),
@@ -136,6 +136,7 @@ def test_a_deep_linear_network_attains_its_bound():
     assert exact <= norms.gradient_bound.value <= 1.06**2 * exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_measured_widths_stay_below_the_spectral_ones(seed):
     model, shape = _zoo("ffn", widths=(10, 6))

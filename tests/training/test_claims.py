@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from lggwjax.cli import main
-from lggwjax.data import DataSpec, LinearPopulation
-from lggwjax.models import ModelSpec
-from lggwjax.theory import affine_supremum, nerc_bound
+from lggwjax.data import DataSpec, LinearPopulation, TeacherPopulation
+from lggwjax.models import ModelSpec, adapt, build
+from lggwjax.theory import affine_supremum, nerc_bound, network_norms, split_bound
 from lggwjax.training import MeasureSpec, RunConfig, TrainSpec, prepare_run, run
 from lggwjax.training.claims import claims, linear_ball_nerc, split_run
 from lggwjax.training.evidence import Evidence, ball_gradient_bound
@@ -73,6 +73,7 @@ def test_on_a_known_population_every_certified_statement_is_true(linear):
     assert trained.status == "descriptive"
 
 
+@pytest.mark.slow
 def test_the_default_kind_of_run_certifies_something_about_the_population(digits):
     found = claims(Evidence.of_run(digits))
     certified = [b for b in found.bounds if b.about == "population" and b.status == "certified"]
@@ -87,6 +88,7 @@ def test_the_default_kind_of_run_certifies_something_about_the_population(digits
     assert "none is made here" in text
 
 
+@pytest.mark.slow
 def test_nothing_about_the_population_is_certified_without_a_gradient_bound(digits, tmp_path):
     config = dataclasses.replace(DIGITS, model=ModelSpec("ffn", widths=(12,), norm="layer"))
     normalised = Evidence.of_run(_run(config, tmp_path / "run"))
@@ -97,6 +99,7 @@ def test_nothing_about_the_population_is_certified_without_a_gradient_bound(digi
     assert "certified" in {b.status for b in claims(declared).bounds if b.about == "population"}
 
 
+@pytest.mark.slow
 def test_fresh_samples_are_independent_of_the_path(tmp_path):
     config = dataclasses.replace(LINEAR, training=dataclasses.replace(LINEAR.training, optimizer="sgd", fresh=True))
     found = claims(Evidence.of_run(_run(config, tmp_path / "run")))
@@ -105,6 +108,7 @@ def test_fresh_samples_are_independent_of_the_path(tmp_path):
     assert "no step before" in str(own)
 
 
+@pytest.mark.slow
 def test_a_split_trains_on_one_half_and_holds_out_the_other(digits):
     folder = split_run(digits)
     assert folder == digits / "split"
@@ -122,6 +126,17 @@ def test_the_command_line_prints_and_writes_json(linear, capsys):
     assert main(["claims", str(linear)]) == 0
     printed = capsys.readouterr().out
     assert all(row["sentence"] in printed for row in rows)
+
+
+@pytest.mark.slow
+def test_the_table_of_layers_is_one_command_away(digits, capsys):
+    assert main(["claims", str(digits), "--layers"]) == 0
+    printed = capsys.readouterr().out
+    assert "head.kernel" in printed
+    assert "Widest layer" in printed
+    assert main(["claims", str(digits), "--layers", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(row["measured"] <= row["spectral"] for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -208,3 +223,35 @@ def test_deviations_fall_as_the_law_of_finitely_many_samples_says():
     # Smaller samples have heavier tails: their suprema are a little above the law.
     assert slope + 4 * error >= -0.5 - 0.02
     assert slope - 4 * error <= -0.5 + 0.02
+
+
+@pytest.mark.slow
+def test_on_a_teacher_certified_statements_fail_no_more_often_than_they_promise():
+    """200 networks trained on samples of a known population, measured against held-out samples of it."""
+    population = TeacherPopulation.draw(0, 5, 3)
+    model = adapt(build(ModelSpec("ffn", widths=(4,), activation="tanh"), (5,), 3, 0), "cross_entropy")
+    gradient = jax.jit(jax.grad(lambda p, batch: jnp.mean(jax.vmap(model.loss_fn, (None, 0))(p, batch))))
+
+    @jax.jit
+    def trained(batch):
+        step = lambda _, p: jax.tree.map(lambda a, g: a - 0.5 * g, p, gradient(p, batch))  # noqa: E731
+        return jax.lax.fori_loop(0, 60, step, model.params)
+
+    flat = lambda tree: np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)])  # noqa: E731
+    many = population.sample(jax.random.key(10**6), 100_000)
+    example = {"x": jnp.zeros(5), "y": jnp.zeros((), jnp.int32)}
+    failures = np.zeros(2, int)
+    for seed in range(200):
+        train_key, heldout_key = jax.random.split(jax.random.key(seed))
+        sample, heldout = population.sample(train_key, 32), population.sample(heldout_key, 64)
+        last = trained(sample)
+        bound = network_norms(
+            model.predict_fn, [last], example, input_radius=population.input_radius, wrt=model.wrt
+        ).gradient_bound
+        own, other, truth = (flat(gradient(last, batch)) for batch in (sample, heldout, many))
+        between, deviation = np.linalg.norm(own - other), np.linalg.norm(own - truth)
+        certified = split_bound(jnp.array([between]), bound, 64, confidence=0.9)
+        assert certified.status == "certified"
+        failures += [deviation > certified.value, deviation > between]
+    assert failures[0] <= 20
+    assert failures[1] > 20, "without its second term the statement would be false"
