@@ -106,7 +106,7 @@ def layer_table(evidence: Evidence, *, confidence: float = 0.95, seed: int = 0) 
         evidence.prepared.split.train_probe,
         confidence=confidence,
         spectral=spectral,
-        **evidence.gives,
+        **evidence.options,
     )
 
 
@@ -164,9 +164,9 @@ def _about_the_sample(key, evidence: Evidence, confidence: float, remarks: list[
     model, probe = evidence.prepared.model, evidence.prepared.split.train_probe
     num, length = len(probe["y"]), len(evidence.path)
     keys = jax.random.split(key, 3)
-    width = lggwjax.lggw(keys[0], model.loss_fn, evidence.path, probe, **evidence.gives)
-    single = lggwjax.single_widths(keys[1], model.loss_fn, evidence.path, probe, **evidence.gives)
-    nerc = lggwjax.nerc(keys[2], model.loss_fn, evidence.path, probe, **evidence.gives)
+    width = lggwjax.lggw(keys[0], model.loss_fn, evidence.path, probe, **evidence.options)
+    single = lggwjax.single_widths(keys[1], model.loss_fn, evidence.path, probe, **evidence.options)
+    nerc = lggwjax.nerc(keys[2], model.loss_fn, evidence.path, probe, **evidence.options)
     rms = np.sqrt(np.trace(np.asarray(evidence.grams, np.float64), axis1=1, axis2=2) / num)
     yield from theory.nerc_bounds(evidence.grams, width, confidence=confidence).values()
     yield from theory.chain_bounds(single, length, confidence=confidence).values()
@@ -209,7 +209,7 @@ def _deviations(key, evidence: Evidence, confidence: float, remarks: list[str]) 
     simple = theory.points_bound(bound, num, length, **held)
     model = evidence.prepared.model
     nerc = lggwjax.nerc(
-        key, model.loss_fn, evidence.path, evidence.heldout, num_draws=SIGNS, by="gradients", **evidence.gives
+        key, model.loss_fn, evidence.path, evidence.heldout, num_draws=SIGNS, by="gradients", **evidence.options
     )
     by_nerc = theory.nerc_bound(float(nerc.value), bound, num, gradient_set=f"{length} points", **held)
     yield simple
@@ -223,8 +223,9 @@ def _deviations(key, evidence: Evidence, confidence: float, remarks: list[str]) 
 
 def _ball_deviation(key, evidence: Evidence, population: LinearPopulation, confidence: float) -> Bound:
     """(4.2) over a ball around a start that saw no data: it covers a path trained on the sample itself."""
-    radius, left = theory.doubled_radius(FIRST_RADIUS, evidence.distance, confidence)
     start = evidence.coordinates(0)
+    distance = max(evidence.distance, _descent_distance(evidence) if _is_plain_descent(evidence) else 0.0)
+    radius, left = theory.doubled_radius(FIRST_RADIUS, distance, confidence)
     return theory.nerc_bound(
         linear_ball_nerc(key, evidence.sample, jnp.asarray(jax.tree.leaves(start)[0]), radius),
         ball_gradient_bound(population, radius, start),
@@ -233,6 +234,24 @@ def _ball_deviation(key, evidence: Evidence, population: LinearPopulation, confi
         design="data-free ball",
         confidence=left,
     )
+
+
+def _descent_distance(evidence: Evidence) -> float:
+    """Largest distance from the start at any step, measured or not: least squares descended once more."""
+    training = evidence.prepared.config.training
+    x, y = (np.asarray(evidence.sample[name], np.float64) for name in ("x", "y"))
+    moment, pull = x.T @ x / len(y), x.T @ y / len(y)
+    start = np.asarray(jax.tree.leaves(evidence.coordinates(0))[0], np.float64).reshape(-1)
+    here, distance = start, 0.0
+    for _ in range(training.steps):
+        here = here - training.learning_rate * (moment @ here - pull)
+        distance = max(distance, float(np.linalg.norm(here - start)))
+    return distance * (1 + 1e-3)  # the run itself was in float32
+
+
+def _is_plain_descent(evidence: Evidence) -> bool:
+    training = evidence.prepared.config.training
+    return training.optimizer == "gd" and not (training.weight_decay or training.feature_l1 or training.fresh)
 
 
 def linear_ball_nerc(
@@ -259,11 +278,10 @@ def linear_ball_nerc(
 
 def _excess_risk(evidence: Evidence, deviations: list[Bound], remarks: list[str]) -> Iterator[Bound]:
     """(5.1) at the last checkpoint: rigorous for the linear population, else by the envelope of the path."""
-    about_sample = [b for b in deviations if b.statement in ("4.2", "4.5") and b.num_samples]
+    # Only bounds on the deviation of S go with the gradient of S: (4.5), and the ball.
+    about_sample = [b for b in deviations if b.statement == "4.5" or "ball" in b.gradient_set]
     if not about_sample:
         return
-    # Only bounds on the deviation of S go with the gradient of S: (4.5), and the ball.
-    about_sample = [b for b in about_sample if b.statement == "4.5" or "ball" in b.gradient_set]
     deviation = min(about_sample, key=lambda b: (b.status != "certified", b.value))
     norm = float(jnp.linalg.norm(evidence.passes[-1].gradient))
     deviation = dataclasses.replace(deviation, gradient_set=f"the last checkpoint, one of {deviation.gradient_set}")
@@ -294,8 +312,7 @@ def _excess_risk(evidence: Evidence, deviations: list[Bound], remarks: list[str]
 def _descent(evidence: Evidence, deviations: list[Bound], remarks: list[str]) -> Iterator[Bound]:
     """(6.1) and (6.2), for gradient descent proper."""
     training = evidence.prepared.config.training
-    plain = training.optimizer == "gd" and not (training.weight_decay or training.feature_l1 or training.fresh)
-    if not plain:
+    if not _is_plain_descent(evidence):
         remarks.append("Statements (6.1) to (6.3) are about plain gradient descent on the sample: none is made here.")
         return
     squares = [r["heldout_grad_norm"]["value"] ** 2 for r in evidence.records if r["heldout_grad_norm"] is not None]

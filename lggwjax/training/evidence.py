@@ -88,7 +88,7 @@ class Evidence:
         return self.prepared.heldout
 
     @property
-    def gives(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Arguments that every measurement of this model takes."""
         return {"wrt": self.prepared.model.wrt}
 
@@ -111,7 +111,7 @@ class Evidence:
     def grams(self) -> Float[Array, "T n n"]:
         """Gradient Gram matrices of the training probe."""
         probe, model = self.prepared.split.train_probe, self.prepared.model
-        return jnp.stack([lggwjax.gradient_gram(model.loss_fn, params, probe, **self.gives) for params in self.path])
+        return jnp.stack([lggwjax.gradient_gram(model.loss_fn, params, probe, **self.options) for params in self.path])
 
     @functools.cached_property
     def distance(self) -> float:

@@ -1,4 +1,4 @@
-"""Does a wrong constant make a test fail? A check to be run by hand: ``python -m tests.theory.mutations``.
+"""Does a wrong constant make a test fail? A check to be run by hand: ``python tests/theory/mutations.py``.
 
 Each mutation makes one constant of one statement 10% wrong, in the direction that makes it claim too much, in a copy of
 the library; the tests of its module, slow ones left out, must notice.
@@ -155,7 +155,11 @@ def main() -> int:
             f"{mutation.statement:4} {'noticed' if rows[-1]['noticed'] else 'SURVIVED':9} {mutation.wrong}", flush=True
         )
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        sys.path.insert(0, str(ROOT))
+        from benchmarks.machine import describe
+
+        found = {"machine": describe(ROOT, "cpu", os.cpu_count() or 1), "mutations": rows}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
     survived = [row for row in rows if not row["noticed"]]
     print(f"{len(rows) - len(survived)} of {len(rows)} noticed")
     return int(bool(survived))
