@@ -225,3 +225,19 @@ def test_shapes_are_never_certified():
     assert {name: bound.status for name, bound in found.items()} == {"3.5": "shape", "3.6": "shape"}
     assert found["3.5"].value == pytest.approx((2.0 + float(width.value)) / 4)
     assert all("unnamed constant" in str(bound) for bound in found.values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_mean_deviation_is_at_most_twice_the_nerc(seed):
+    """(4.1): symmetrisation, for gradients at several points of a population that is known."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(5, 4, 3)) * rng.gamma(1, size=(5, 1, 1))  # 5 equally likely samples, 4 points
+    mean, deviations, nercs = values.mean(0), [], []
+    for _ in range(3000):
+        drawn = values[rng.integers(0, 5, 10)]
+        signs = rng.choice((-1.0, 1.0), size=10)
+        deviations.append(np.linalg.norm(drawn.mean(0) - mean, axis=1).max())
+        nercs.append(np.linalg.norm(np.einsum("i,itp->tp", signs, drawn) / 10, axis=1).max())
+    error = 4 * (np.std(deviations) + 2 * np.std(nercs)) / math.sqrt(3000)
+    assert np.mean(deviations) <= 2 * np.mean(nercs) + error
+    assert np.mean(deviations) > 0.25 * 2 * np.mean(nercs), "not so loose that nothing could break it"

@@ -220,3 +220,34 @@ def test_what_does_not_fit_is_refused():
     model, path, batch = _model(widths=(7,))
     with pytest.raises(ValueError, match="fewer checkpoints"):
         layer_widths(KEY, model.loss_fn, path, batch, wrt=model.wrt, max_memory=100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"), [("cnn", {"widths": (5,), "base_width": 3}), ("resnet8", {"base_width": 4, "norm": "none"})]
+)
+def test_spectral_bounds_of_convolutions_close_the_chain(name, options):
+    model, path, batch = _model(name, (6, 6, 1), **options)
+    path = path[:2]
+    radius = float(jnp.sqrt(jnp.sum(batch["x"] ** 2, axis=(1, 2, 3))).max())
+    norms = network_norms(model.predict_fn, path, {"x": batch["x"][0]}, input_radius=radius, wrt=model.wrt)
+    table = layer_widths(
+        KEY, model.loss_fn, path, batch, wrt=model.wrt, spectral={leaf.name: leaf.width for leaf in norms.leaves}
+    )
+    for row in table.rows:
+        assert float(row.measured.value) <= row.spectral
+        if row.coupled is not None:
+            assert row.coupled.value <= row.spectral
+    assert {"dense", "positions"} <= {row.kind for row in table.rows}
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_patches_are_at_most_k_times_as_wide_as_their_images(size):
+    images = jax.random.normal(KEY, (12, 7, 7, 2))
+    patches = jax.lax.conv_general_dilated_patches(
+        images, (size, size), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    width, of_patches = (lggwjax.gaussian_width(KEY, x.reshape(12, -1), num_draws=4096) for x in (images, patches))
+    error = ERRORS * (size * float(width.stderr) + float(of_patches.stderr))
+    assert float(of_patches.value) <= size * float(width.value) + error
+    assert float(of_patches.value) > 0.7 * size * float(width.value), "the edges alone make it less"
