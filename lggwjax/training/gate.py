@@ -104,7 +104,7 @@ def domination_gate(
         ValueError: If there are fewer than 2 checkpoints or 64 samples, or a number is out of its range.
 
     Example:
-        >>> import jax
+        >>> import jax, jax.numpy as jnp
         >>> def loss(w, z): return 0.5 * jnp.sum((w - z) ** 2)
         >>> heldout = jax.random.normal(jax.random.key(0), (400, 2))
         >>> domination_gate(loss, [jnp.full(2, 4.0), jnp.full(2, 1.0), jnp.zeros(2)], heldout).verdict
