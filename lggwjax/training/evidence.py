@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,12 @@ class Evidence:
             The evidence.
 
         Raises:
-            ValueError: If the folder is no run's, is not finished, or its checkpoints are gone.
+            ValueError: If a declared number is not positive, the folder is no run's, is not finished, or its checkpoints are gone.
             FileNotFoundError: If a data file is missing.
         """
+        for name, value in (("gradient bound", gradient_bound), ("input bound", input_radius)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"Expected {name} to be a positive number, got {value}.")
         folder, settings = Path(folder), load_config(folder)
         if settings.get("training", {}).get("trained_here") is False:
             raise ValueError(

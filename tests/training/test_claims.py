@@ -145,6 +145,7 @@ def test_the_table_of_layers_is_one_command_away(digits, capsys):
         (["{missing}"], "Expected"),
         (["{run}", "--confidence", "1.5"], "confidence"),
         (["{run}", "--gradient-bound", "-1"], "gradient bound"),
+        (["{run}", "--input-bound", "nan"], "input bound"),
         (["{unfinished}"], "finished run"),
     ],
 )
