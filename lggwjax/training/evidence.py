@@ -59,7 +59,8 @@ class Evidence:
             The evidence.
 
         Raises:
-            ValueError: If a declared number is not positive, the folder is no run's, is not finished, or its checkpoints are gone.
+            ValueError: If a declared number is not positive, the folder is no run's, is not finished, or its
+                checkpoints are gone.
             FileNotFoundError: If a data file is missing.
         """
         for name, value in (("gradient bound", gradient_bound), ("input bound", input_radius)):
