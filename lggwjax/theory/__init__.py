@@ -1,6 +1,6 @@
 """Guarantees: each function names the statement of lggwjax/theory/README.md that it computes."""
 
-from lggwjax.theory.affine import affine_supremum
+from lggwjax.theory.affine import affine_supremum, least_squares_ball_nerc
 from lggwjax.theory.bound import Assumption, Bound, GradientBound
 from lggwjax.theory.complexity import chain_bounds, homogeneous_ratio, nerc_bounds, nerc_shapes
 from lggwjax.theory.domination import Domination, convex, domination_ratios, envelope, strongly_convex
@@ -39,6 +39,7 @@ __all__ = [
     "homogeneous_ratio",
     "last_layer_bound",
     "layer_widths",
+    "least_squares_ball_nerc",
     "low_rank",
     "mean_gradient_bound",
     "nerc_bound",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Key
 from scipy import optimize
 
 
@@ -64,6 +65,36 @@ def affine_supremum(matrix: Float[np.ndarray, "m d"], offset: Float[np.ndarray, 
         step = pull / (excess + top - values)
         step *= radius / np.linalg.norm(step)
     return float(np.linalg.norm(b + a @ (vectors @ step)))
+
+
+def least_squares_ball_nerc(
+    key: Key[Array, ""], sample: dict[str, Any], center: Float[Array, "..."], radius: float, num_signs: int
+) -> float:
+    r"""Mean over sign vectors of the exact supremum over a ball of a signed mean gradient of least squares.
+
+    Args:
+        key: One PRNG key, consumed here.
+        sample: ``x`` of shape (n, d) and ``y`` of shape (n,).
+        center: The d parameters in the middle.
+        radius: Of the ball.
+        num_signs: Sign vectors.
+
+    Returns:
+        The mean supremum, in loss per unit of parameter.
+
+    Example:
+        >>> sample = {"x": np.ones((1, 1)), "y": np.zeros(1)}
+        >>> least_squares_ball_nerc(jax.random.key(0), sample, np.zeros(1), 3.0, 1)
+        3.0
+
+    References:
+        lggwjax/theory/README.md, (4.2).
+    """
+    x, y = np.asarray(sample["x"], np.float64), np.asarray(sample["y"], np.float64)
+    signs = np.asarray(jax.random.rademacher(key, (num_signs, len(y))), np.float64)
+    errors = x @ np.asarray(center, np.float64).reshape(-1) - y
+    suprema = [affine_supremum((one[:, None] * x).T @ x / len(y), (one * errors) @ x / len(y), radius) for one in signs]
+    return float(np.mean(suprema))
 
 
 def _bracket(pull, values, top: float, radius: float, most: float) -> tuple[float, float]:

@@ -12,13 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 import lggwjax
 from lggwjax import theory
 from lggwjax.data import LinearPopulation
 from lggwjax.theory import Assumption, Bound
-from lggwjax.theory.affine import affine_supremum
 from lggwjax.training.evidence import Evidence, ball_gradient_bound
 from lggwjax.training.run import Progress, prepare_run, run
 
@@ -227,7 +225,7 @@ def _ball_deviation(key, evidence: Evidence, population: LinearPopulation, confi
     distance = max(evidence.distance, _descent_distance(evidence) if _is_plain_descent(evidence) else 0.0)
     radius, left = theory.doubled_radius(FIRST_RADIUS, distance, confidence)
     return theory.nerc_bound(
-        linear_ball_nerc(key, evidence.sample, jnp.asarray(jax.tree.leaves(start)[0]), radius),
+        theory.least_squares_ball_nerc(key, evidence.sample, jax.tree.leaves(start)[0], radius, SIGNS),
         ball_gradient_bound(population, radius, start),
         len(evidence.sample["y"]),
         gradient_set=f"the ball of radius {radius:g} around the initial parameters, which holds the path",
@@ -252,28 +250,6 @@ def _descent_distance(evidence: Evidence) -> float:
 def _is_plain_descent(evidence: Evidence) -> bool:
     training = evidence.prepared.config.training
     return training.optimizer == "gd" and not (training.weight_decay or training.feature_l1 or training.fresh)
-
-
-def linear_ball_nerc(
-    key, sample: dict[str, Any], center: Float[Array, "..."], radius: float, num_signs: int = SIGNS
-) -> float:
-    r"""Mean over sign vectors of the exact supremum over a ball of a signed mean gradient of least squares.
-
-    Args:
-        key: One PRNG key, consumed here.
-        sample: ``x`` of shape (n, d) and ``y`` of shape (n,).
-        center: The d parameters in the middle.
-        radius: Of the ball.
-        num_signs: Sign vectors.
-
-    Returns:
-        The mean supremum, in loss per unit of parameter.
-    """
-    x, y = np.asarray(sample["x"], np.float64), np.asarray(sample["y"], np.float64)
-    signs = np.asarray(jax.random.rademacher(key, (num_signs, len(y))), np.float64)
-    errors = x @ np.asarray(center, np.float64).reshape(-1) - y
-    suprema = [affine_supremum((one[:, None] * x).T @ x / len(y), (one * errors) @ x / len(y), radius) for one in signs]
-    return float(np.mean(suprema))
 
 
 def _excess_risk(evidence: Evidence, deviations: list[Bound], remarks: list[str]) -> Iterator[Bound]:

@@ -14,9 +14,9 @@ import pytest
 from lggwjax.cli import main
 from lggwjax.data import DataSpec, LinearPopulation, TeacherPopulation
 from lggwjax.models import ModelSpec, adapt, build
-from lggwjax.theory import affine_supremum, nerc_bound, network_norms, split_bound
+from lggwjax.theory import affine_supremum, least_squares_ball_nerc, nerc_bound, network_norms, split_bound
 from lggwjax.training import MeasureSpec, RunConfig, TrainSpec, prepare_run, run
-from lggwjax.training.claims import claims, linear_ball_nerc, split_run
+from lggwjax.training.claims import claims, split_run
 from lggwjax.training.evidence import Evidence, ball_gradient_bound
 
 LINEAR = RunConfig(
@@ -182,7 +182,7 @@ def test_descent_from_a_data_free_start_stays_below_its_bound_in_every_run(num, 
         key, sign_key, heldout_key = jax.random.split(jax.random.key(seed), 3)
         x, y, path = _descent_path(population.sample(key, num))
         assert np.linalg.norm(path, axis=1).max() <= radius
-        nerc = linear_ball_nerc(sign_key, {"x": x, "y": y}, jnp.zeros(dim), radius, num_signs=1)
+        nerc = least_squares_ball_nerc(sign_key, {"x": x, "y": y}, jnp.zeros(dim), radius, num_signs=1)
         certified = nerc_bound(nerc, bound, num, gradient_set="a ball", design="data-free ball", confidence=0.9)
         assert certified.status == "certified"
         matrix = x.T @ x / num - sigma
