@@ -193,6 +193,7 @@ def test_the_chain_is_attained_at_both_ends():
     assert {b.status for b in found.values()} == {"certified"}
 
 
+@pytest.mark.slow
 def test_a_single_width_does_not_bound_the_lggw_without_n():
     """The false claim: with independent choices the LGGW is sqrt(n) times a single sample's width."""
     choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=4)))

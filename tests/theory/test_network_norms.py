@@ -90,7 +90,7 @@ def _hostile_inputs(model, params, shape, radius, num=24):
     ("name", "options"),
     [
         pytest.param("ffn", {"widths": (12, 8)}, marks=pytest.mark.slow),
-        ("ffn", {"widths": (12,), "activation": "tanh", "bias": False}),
+        pytest.param("ffn", {"widths": (12,), "activation": "tanh", "bias": False}, marks=pytest.mark.slow),
         pytest.param("cnn", {"widths": (8,), "base_width": 4}, marks=pytest.mark.slow),
         pytest.param("resnet8", {"base_width": 4}, marks=pytest.mark.slow),
     ],

@@ -47,6 +47,7 @@ def digits(tmp_path_factory):
     return _run(DIGITS, tmp_path_factory.mktemp("digits") / "run")
 
 
+@pytest.mark.slow
 def test_on_a_known_population_every_certified_statement_is_true(linear):
     evidence = Evidence.of_run(linear)
     found = {}

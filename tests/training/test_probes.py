@@ -88,6 +88,7 @@ def test_late_short_steps_move_the_reference_as_in_the_whole_path():
     assert float(found[-1].stacked.diameter) == pytest.approx(float(exact.diameter), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_sketched_route_agrees_where_it_is_exact_and_within_its_error_where_not(walked):
     small = _walk(_probe("sketched"))
     _same(small[1], walked[1], ("cloud", "nerc"))
