@@ -171,6 +171,7 @@ def test_the_largest_single_width_is_not_biased():
     assert float(naive.mean()) - truth > -4 * error
 
 
+@pytest.mark.slow
 def test_the_largest_single_width_is_found():
     found = single_widths(KEY, _scaled_quadratic, [jnp.zeros(2), jnp.ones(2)], jnp.array([1.0, 3.0, 2.0]))
     assert int(found.largest_index) == 1
@@ -369,6 +370,7 @@ def test_two_near_checkpoints_agree_with_double_precision(scale):
         assert float(width(path, WIDE_BATCH)) == pytest.approx(float(truth), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_near_paths_agree_with_double_precision(scale):
     path = _near_path(scale)

@@ -64,6 +64,7 @@ def test_wrong_kind_is_refused():
         lggwjax.plan(loss, PATH, BATCH, "all")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 def test_little_memory_makes_small_chunks_and_the_same_numbers():
     found = {}
     for limit in (None, 2_000):

@@ -55,6 +55,7 @@ def test_factors_and_forward_derivatives_project_on_the_same_directions(name):
     )
 
 
+@pytest.mark.slow
 def test_tiles_and_chunks_do_not_matter(monkeypatch):
     layer = ALL["mixed"]
     problem, brute = layer.problem(), _brute(layer)

@@ -181,6 +181,18 @@ def test_it_reads_equinox_pooling_and_views():
     assert float(jnp.linalg.norm(outputs, axis=1).max()) <= norms.output_radius
 
 
+def test_a_derivative_rule_that_is_none_is_not_believed():
+    @jax.custom_jvp
+    def steep(x):
+        return jnp.tanh(x)
+
+    steep.defjvp(lambda primals, tangents: (jnp.tanh(primals[0]), 100.0 * tangents[0]))
+    params, example = [{"w": jnp.eye(3)}], {"x": jnp.ones(3)}
+    network_norms(lambda p, z: jax.nn.relu(p["w"] @ z["x"]), params, example, input_radius=1.0)
+    with pytest.raises(ValueError, match="custom_jvp_call"):
+        network_norms(lambda p, z: steep(p["w"] @ z["x"]), params, example, input_radius=1.0)
+
+
 def test_what_has_no_bound_is_named():
     model = adapt(build(ModelSpec("resnet8", base_width=4), (8, 8, 1), 4, 0), "cross_entropy")
     example = {"x": jnp.zeros((8, 8, 1)), "y": jnp.zeros((), jnp.int32)}

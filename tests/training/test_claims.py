@@ -62,6 +62,7 @@ def test_on_a_known_population_every_certified_statement_is_true(linear):
     [ball] = [b for b in found["4.2"] if "ball" in b.gradient_set]
     for bound in (ball, *found["4.5"]):
         assert bound.status == "certified"
+        assert bound.confidence == 0.95, "also where the radius was chosen afterwards"
         assert max(deviations) <= bound.value
     [risk] = found["5.1"]
     assert risk.status == "certified"
@@ -119,6 +120,7 @@ def test_a_split_trains_on_one_half_and_holds_out_the_other(digits):
     assert split_run(digits) == folder, "a second time nothing is trained"
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_and_writes_json(linear, capsys):
     assert main(["claims", str(linear), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -140,6 +142,7 @@ def test_the_table_of_layers_is_one_command_away(digits, capsys):
     assert all(row["measured"] <= row["spectral"] for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -150,6 +150,7 @@ def test_an_existing_folder_is_refused_and_a_difference_is_named(folder, capsys)
     assert "0.1" in error
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_run_measured_again_give_its_records(folder, tmp_path):
     options = [*SMALL[: SMALL.index("--steps")], "--directions", "32", "--quiet", "--out", str(tmp_path / "again")]
     assert main(["measure", "--checkpoints", str(folder / "checkpoints"), *options]) == 0

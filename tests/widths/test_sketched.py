@@ -67,6 +67,7 @@ def test_the_interval_holds_the_exact_width_as_often_as_it_says(repeated):
     assert _coverage(width.interval(0.5), truth) == pytest.approx(0.5, abs=0.12)
 
 
+@pytest.mark.slow
 def test_the_bias_is_far_below_the_stated_error(repeated):
     width, plain, truth = repeated
     np.testing.assert_allclose(width.value, plain, rtol=1e-6)
