@@ -198,8 +198,8 @@ def doubled_radius(first_radius: float, distance: float, confidence: float = 0.9
         confidence: 1 - delta.
 
     Returns:
-        The radius, and the confidence to ask the bound over this ball for. As the ball was chosen with the path in hand,
-        that bound is then to be quoted with ``confidence``, not with its own.
+        The radius, and the confidence to ask the bound over this ball for. As the ball was chosen with the path in
+        hand, that bound is then to be quoted with ``confidence``, not with its own.
 
     Raises:
         ValueError: If ``first_radius`` is not positive, ``distance`` negative, or ``confidence`` not between 0 and 1.
