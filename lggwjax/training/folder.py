@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -12,10 +10,9 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from lggwjax.training.checkpoints import steps, sync
+from lggwjax.training.files import LOCK, Json, lock_folder, partial_name, strict_json, write_all, write_json
 
-Json = dict[str, Any]
-_CONFIG, _METRICS, _CHECKPOINTS, _REPORT, _LOCK = "config.json", "metrics.jsonl", "checkpoints", "report.html", ".lock"
-_PARTIAL = f"{_CONFIG}.partial"
+_CONFIG, _METRICS, _CHECKPOINTS, _REPORT = "config.json", "metrics.jsonl", "checkpoints", "report.html"
 
 
 class RunFolder:
@@ -68,7 +65,7 @@ class RunFolder:
             [{'step': 0, 'train_loss': 2.5}]
         """
         path = Path(path)
-        asked, further = json.loads(_strict(asked)), json.loads(_strict(extra or {}))
+        asked, further = json.loads(strict_json(asked)), json.loads(strict_json(extra or {}))
         if path.is_dir() and not resume:
             raise ValueError(f"Expected a new folder, got {path}, which exists. Add --resume or choose another --out.")
         _refuse_unsuitable(path, resume)
@@ -77,7 +74,7 @@ class RunFolder:
             return cls(path, config, read_records(path / _METRICS), finished=True, lock=None)
         new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
+        lock = lock_folder(path)
         try:
             # Again, now that nobody else can write: another process may have made this folder a moment ago.
             _refuse_unsuitable(path, resume)
@@ -85,7 +82,7 @@ class RunFolder:
                 config = _checked_config(path, asked)
             else:
                 config = asked | further
-                _write_config(path, config)
+                write_json(path / _CONFIG, config)
             return cls(path, config, _rewind(path), finished=False, lock=lock)
         except BaseException:
             os.close(lock)
@@ -113,11 +110,11 @@ class RunFolder:
         last = self.records[-1]["step"] if self.records else -1
         if not isinstance(record.get("step"), int) or record["step"] <= last:
             raise ValueError(f"Expected a record with a step beyond {last}, got {record.get('step')!r}.")
-        line = _strict(record) + b"\n"
+        line = strict_json(record) + b"\n"
         file = os.open(self.path / _METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         size = os.fstat(file).st_size
         try:
-            _write(file, line)
+            write_all(file, line)
             if size == 0:
                 sync(self.path)  # the name of the new file
         except BaseException:
@@ -210,27 +207,14 @@ def _remove(checkpoint: Path) -> None:
 def _refuse_unsuitable(path: Path, resume: bool) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"Expected a folder to write the run to, got the file {path}. Choose another --out.")
-    names = {entry.name for entry in path.iterdir()} - {_LOCK, _PARTIAL} if path.exists() else set()
+    names = (
+        {entry.name for entry in path.iterdir()} - {LOCK, partial_name(path / _CONFIG).name} if path.exists() else set()
+    )
     if names and not resume:
         raise ValueError(f"Expected a new folder, got {path}, which exists. Add --resume or choose another --out.")
     if names and _CONFIG not in names:
         first = min(names)
         raise ValueError(f"Expected a run folder with {_CONFIG}, got {path} with {first}. Choose another --out.")
-
-
-def _locked(path: Path) -> int:
-    lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ValueError(
-            f"Expected {path} for this process alone, got one in use. Wait, or choose another --out."
-        ) from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
 
 
 def _checked_config(path: Path, asked: Json) -> Json:
@@ -256,43 +240,6 @@ def _compare(held: Json, asked: Json, prefix: str, file: Path) -> None:
             raise ValueError(
                 f"Expected {prefix}{name} {was} as in {file}, got {now}. Leave it as it was, or choose another --out."
             )
-
-
-def _write_config(path: Path, config: Json) -> None:
-    partial = path / _PARTIAL
-    try:
-        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        try:
-            _write(file, _strict(config, indent=2) + b"\n")
-        finally:
-            os.close(file)
-        partial.replace(path / _CONFIG)
-        sync(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(file: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(file, view) :]
-    os.fsync(file)
-
-
-def _strict(value: Json, indent: int | None = None) -> bytes:
-    try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, indent=indent).encode()
-    except ValueError as error:
-        name = next(iter(_not_finite(value)), "a value")
-        raise ValueError(f"Expected finite numbers or null, got NaN or infinity at {name}.") from error
-
-
-def _not_finite(value: Any, name: str = "") -> list[str]:
-    if isinstance(value, dict):
-        return [bad for key, item in value.items() for bad in _not_finite(item, f"{name}.{key}" if name else str(key))]
-    if isinstance(value, list | tuple):
-        return [bad for index, item in enumerate(value) for bad in _not_finite(item, f"{name}[{index}]")]
-    return [name] if isinstance(value, float) and not math.isfinite(value) else []
 
 
 def _no_constant(name: str) -> NoReturn:
