@@ -35,7 +35,7 @@ ALLOWED = {
 # Parts of a room that keep to less than their room.
 STRICTER = {
     "training/loop.py": {"data", "gradients"},
-    "training/monitor.py": CORE,
+    "training/meter.py": CORE,
     "training/probes.py": CORE,
     "training/heldout.py": CORE,
 }

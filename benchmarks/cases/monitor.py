@@ -20,16 +20,16 @@ PROBLEMS = {
 
 
 def subject(file: str) -> Subject:
-    """A sketched monitor that measures every checkpoint of the path; limit: one batched gradient for each."""
+    """A sketched meter that measures every checkpoint of the path; limit: one batched gradient for each."""
     given = in_jax(file)
-    samples = lggwjax.training.monitor.Samples(given.batch, given.batch)
+    samples = lggwjax.training.meter.Samples(given.batch, given.batch)
     options: dict[str, Any] = {"max_checkpoints": len(given.path), "wrt": given.wrt, "route": "sketched"}
-    monitor = lggwjax.training.Monitor(given.loss_fn, samples, **options)
+    meter = lggwjax.training.Meter(given.loss_fn, samples, **options)
 
     def call() -> Any:
-        state, record = monitor.init(given.path[0]), None
+        state, record = meter.init(given.path[0]), None
         for params in given.path:
-            state, record = monitor.measure(state, params)
+            state, record = meter.measure(state, params)
         return state, record
 
     def facts(result: Any) -> dict[str, float]:
@@ -45,7 +45,7 @@ def subject(file: str) -> Subject:
 
 
 def run(bench: Bench) -> Report:
-    """Measure a monitor that keeps sketches of constant size, beside the batched gradients of the same path."""
+    """Measure a meter that keeps sketches of constant size, beside the batched gradients of the same path."""
     problem = bench.problem(bench.pick(PROBLEMS))
     row = bench.start(f"{OURS}, sketched", "benchmarks.cases.monitor:subject", problem)
     bench.race(row)

@@ -6,15 +6,15 @@ from lggwjax.training.gate import Gate, domination_gate
 from lggwjax.training.heldout import gradient_norm, population_descent
 from lggwjax.training.loop import TrainingDiverged, TrainSpec, TrainState, measurement_steps, train
 from lggwjax.training.measure import CheckpointPath, measure
-from lggwjax.training.monitor import Monitor, MonitorState, Samples
+from lggwjax.training.meter import Meter, MeterState, Samples
 from lggwjax.training.run import plan_run, prepare_run, run
 
 __all__ = [
     "CheckpointPath",
     "Gate",
     "MeasureSpec",
-    "Monitor",
-    "MonitorState",
+    "Meter",
+    "MeterState",
     "RunConfig",
     "Samples",
     "TrainSpec",

@@ -17,7 +17,7 @@ from lggwjax.training.checkpoints import read_params
 from lggwjax.training.checkpoints import steps as checkpoint_steps
 from lggwjax.training.config import environment
 from lggwjax.training.folder import RunFolder
-from lggwjax.training.monitor import Monitor, Record, Samples
+from lggwjax.training.meter import Meter, Record, Samples
 from lggwjax.training.recorder import Recorder
 
 
@@ -77,7 +77,7 @@ def measure(
     steps = tuple(range(length)) if steps is None else tuple(int(step) for step in steps)
     samples = _samples(batch, heldout, probe_size, seed)
     functions: dict[str, Any] = {"wrt": wrt, "predict_fn": predict_fn, "feature_fn": feature_fn}
-    monitor = Monitor(loss_fn, samples, max_checkpoints=length, num_draws=num_draws, seed=seed, **functions)
+    meter = Meter(loss_fn, samples, max_checkpoints=length, num_draws=num_draws, seed=seed, **functions)
     data = {
         "name": "given",
         "num_samples": batch_size(samples.train),
@@ -88,12 +88,12 @@ def measure(
         "fingerprint": _fingerprint(batch, heldout),
         "seed": seed,
     }
-    return measure_path(path, monitor, steps, {"data": data, "model": {"name": "given"}}, Path(out), resume=resume)
+    return measure_path(path, meter, steps, {"data": data, "model": {"name": "given"}}, Path(out), resume=resume)
 
 
 def measure_path(
     path: Iterable[PyTree],
-    monitor: Monitor,
+    meter: Meter,
     steps: Sequence[int],
     about: dict[str, dict[str, Any]],
     out: Path,
@@ -101,11 +101,11 @@ def measure_path(
     resume: bool = False,
     progress: Callable[[int, Record | None], None] | None = None,
 ) -> Path:
-    """Measure checkpoints with a monitor at hand, and write a run folder.
+    """Measure checkpoints with a meter at hand, and write a run folder.
 
     Args:
         path: T checkpoints.
-        monitor: For at least T checkpoints.
+        meter: For at least T checkpoints.
         steps: T rising steps.
         about: The parts ``data`` and ``model`` of ``config.json``.
         out: The run folder.
@@ -124,14 +124,14 @@ def measure_path(
     length, first = sum(1 for _ in path), next(iter(path))
     if len(steps) != length or list(steps) != sorted(set(steps)) or steps[0] < 0:
         raise ValueError(f"Expected {length} rising steps from 0 on, one for each checkpoint, got {list(steps)[:8]}.")
-    plan = monitor.plan(first)
+    plan = meter.plan(first)
     asked = about | {
         "training": {"steps": steps[-1], "fresh": False, "trained_here": False},
         "measuring": {"measurements": length, "directions": plan["num_draws"], "steps": list(steps)} | plan,
     }
     with RunFolder.open(out, asked, resume=resume, extra={"environment": environment()}) as folder:
         if not folder.finished:
-            recorder, previous = Recorder(monitor, folder, first), None
+            recorder, previous = Recorder(meter, folder, first), None
             done = {record["step"]: record for record in folder.records}
             for step, params in zip(steps, path, strict=True):
                 record = done.get(step)

@@ -9,7 +9,7 @@ import time
 from jaxtyping import PyTree
 
 from lggwjax.training.folder import RunFolder
-from lggwjax.training.monitor import Monitor, Record
+from lggwjax.training.meter import Meter, Record
 
 
 class Clock:
@@ -34,9 +34,9 @@ class Recorder:
         clock: Seconds spent on training and on measuring.
     """
 
-    def __init__(self, monitor: Monitor, folder: RunFolder, params: PyTree):
+    def __init__(self, meter: Meter, folder: RunFolder, params: PyTree):
         """Start an empty path; ``params`` give the shapes."""
-        self._monitor, self._folder, self._path = monitor, folder, monitor.init(params)
+        self._meter, self._folder, self._path = meter, folder, meter.init(params)
         self.clock = Clock()
 
     def replay(self, record: Record, params: PyTree) -> None:
@@ -47,7 +47,7 @@ class Recorder:
                 f"Expected whole records in {self._folder.path / 'metrics.jsonl'}, got step {record['step']} without "
                 f"{missing[0]}. Restore the file, or start again in another folder."
             )
-        self._path = self._monitor.extend(self._path, params)
+        self._path = self._meter.extend(self._path, params)
         self.clock = Clock(dict(record["seconds"]))
 
     def measure(self, step: int, passes: float | None, params: PyTree, previous: PyTree | None) -> Record:
@@ -66,7 +66,7 @@ class Recorder:
             FloatingPointError: If a loss or gradient is NaN or infinite; nothing is written then.
         """
         try:
-            self._path, record = self._monitor.measure(self._path, params, previous)
+            self._path, record = self._meter.measure(self._path, params, previous)
         except FloatingPointError as error:
             hint = "Lower the learning rate or the initialisation scale, or look for that value in the data."
             raise FloatingPointError(f"{error} It was met at step {step}. {hint}") from None

@@ -18,7 +18,7 @@ from lggwjax.training import checkpoints
 from lggwjax.training.config import RunConfig, environment
 from lggwjax.training.folder import RunFolder
 from lggwjax.training.loop import TrainState, initial_state, train
-from lggwjax.training.monitor import Monitor, Record, Samples
+from lggwjax.training.meter import Meter, Record, Samples
 from lggwjax.training.recorder import Recorder, peak_memory
 
 MIN_HELDOUT = 16  # below one sample a block, the unbiased norms have no useful error bar
@@ -43,7 +43,7 @@ class Prepared:
     config: RunConfig
     split: Split
     model: Adapted
-    monitor: Monitor
+    monitor: Meter
     start: TrainState
 
     @property
@@ -69,7 +69,7 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Pre
 
     Args:
         config: What is asked for.
-        max_checkpoints: Longest path the monitor may meet; by default what ``config`` asks for.
+        max_checkpoints: Longest path the meter may meet; by default what ``config`` asks for.
 
     Returns:
         A run that can start.
@@ -89,7 +89,7 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Pre
         heldout_probe=split.heldout_probe if heldout is not None and len(split.heldout_probe["y"]) else None,
         trained_on=not config.training.fresh,
     )
-    monitor = Monitor(
+    meter = Meter(
         model.loss_fn,
         samples,
         max_checkpoints=max_checkpoints or len(config.steps_measured),
@@ -99,7 +99,7 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Pre
         predict_fn=model.predict_fn if split.task == "classification" else None,
         feature_fn=model.feature_fn,
     )
-    return Prepared(config, split, model, monitor, initial_state(model.params, model.wrt, config.training))
+    return Prepared(config, split, model, meter, initial_state(model.params, model.wrt, config.training))
 
 
 def _heldout(split: Split) -> Batch | None:

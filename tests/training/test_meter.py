@@ -1,4 +1,4 @@
-"""Records of a monitor: strict JSON, the same numbers as the functions they come from, and NaN found out."""
+"""Records of a meter: strict JSON, the same numbers as the functions they come from, and NaN found out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lggwjax import lggw, nerc
-from lggwjax.training import monitor as monitors
-from lggwjax.training.monitor import Monitor, Samples
+from lggwjax.training import meter as meters
+from lggwjax.training.meter import Meter, Samples
 
 DIM, CAPACITY = 4, 5
 SCALARS = {"train_loss", "heldout_loss", "train_accuracy", "heldout_accuracy", "grad_norm", "gradient_rms"}
@@ -64,15 +64,15 @@ def _path():
     return path
 
 
-def _monitor(samples=SAMPLES, **options):
+def _meter(samples=SAMPLES, **options):
     defaults = {"max_checkpoints": CAPACITY, "num_draws": 512, "predict_fn": predict, "feature_fn": features}
-    return Monitor(loss, samples, **(defaults | options))
+    return Meter(loss, samples, **(defaults | options))
 
 
-def _records(monitor, path):
-    state, previous, records = monitor.init(path[0]), None, []
+def _records(meter, path):
+    state, previous, records = meter.init(path[0]), None, []
     for params in path:
-        state, record = monitor.measure(state, params, previous)
+        state, record = meter.measure(state, params, previous)
         records.append(record)
         previous = params
     return records
@@ -85,7 +85,7 @@ def path():
 
 @pytest.fixture(scope="module")
 def records(path):
-    return _records(_monitor(), path)
+    return _records(_meter(), path)
 
 
 def test_records_are_strict_json_with_the_fields_of_a_run(records):
@@ -175,27 +175,27 @@ def test_widths_never_fall_along_the_path(records):
 def test_status_says_what_the_samples_took_part_in(path, records):
     assert records[0]["status"]["lggw"] == records[0]["status"]["nerc"] == "descriptive"
     assert records[0]["status"]["heldout_lggw"] == "independent"
-    fresh = _monitor(Samples(TRAIN, _take(TRAIN, 8), HELDOUT, _take(HELDOUT, 8), trained_on=False))
+    fresh = _meter(Samples(TRAIN, _take(TRAIN, 8), HELDOUT, _take(HELDOUT, 8), trained_on=False))
     assert _records(fresh, path[:1])[0]["status"]["lggw"] == "independent"
 
 
 def test_the_same_seed_gives_the_same_records_and_another_does_not(path, records):
-    again, other = _records(_monitor(), path[:2]), _records(_monitor(seed=1), path[:2])
+    again, other = _records(_meter(), path[:2]), _records(_meter(seed=1), path[:2])
     assert again == records[:2]
     assert other[1]["lggw"]["value"] != again[1]["lggw"]["value"]
     assert other[1]["train_loss"] == again[1]["train_loss"]
 
 
 def test_a_state_may_be_extended_without_a_record(path, records):
-    monitor = _monitor()
-    state = monitor.extend(monitor.init(path[0]), path[0])
-    _, record = monitor.measure(state, path[1], path[0])
+    meter = _meter()
+    state = meter.extend(meter.init(path[0]), path[0])
+    _, record = meter.measure(state, path[1], path[0])
     assert record == records[1]
 
 
 def test_without_held_out_samples_nothing_is_said_of_unseen_data(path):
     samples = Samples(TRAIN, _take(TRAIN, 8))
-    record = _records(_monitor(samples, predict_fn=None, feature_fn=None), path[:2])[1]
+    record = _records(_meter(samples, predict_fn=None, feature_fn=None), path[:2])[1]
     empty = UNSEEN | {"heldout_loss", "heldout_accuracy", "train_accuracy", "heldout_lggw", "heldout_cloud_width"}
     assert {name for name in SCALARS | UNSEEN | WIDTHS | NERCS | {"features"} if record[name] is None} == empty | {
         *("heldout_nerc", "features", "feature_width")
@@ -205,34 +205,34 @@ def test_without_held_out_samples_nothing_is_said_of_unseen_data(path):
 
 
 def test_plan_says_route_and_size():
-    plan = _monitor().plan(START)
+    plan = _meter().plan(START)
     assert plan["num_parameters"] == 3 * DIM
     assert plan["route"] == "exact"
     assert plan["kept_bytes"] == CAPACITY * 3 * DIM * 4 * 16
-    assert _monitor(route="sketched").plan(START)["route"] == "sketched"
+    assert _meter(route="sketched").plan(START)["route"] == "sketched"
 
 
 def test_an_exact_route_keeps_what_the_plan_says(path):
-    monitor = _monitor()
-    state = monitor.init(path[0])
+    meter = _meter()
+    state = meter.init(path[0])
     for params in path:
-        state = monitor.extend(state, params)
+        state = meter.extend(state, params)
     kept = jax.tree.leaves([probe.exact.steps for probe in (state.train, state.heldout)])
-    assert sum(leaf.nbytes for leaf in kept) == monitor.plan(START)["kept_bytes"]
+    assert sum(leaf.nbytes for leaf in kept) == meter.plan(START)["kept_bytes"]
 
 
 def test_a_path_that_would_be_too_large_is_sketched(monkeypatch):
-    kept = _monitor().plan(START)["kept_bytes"]
-    monkeypatch.setattr(monitors, "KEPT_BYTES", kept)
-    assert _monitor().plan(START)["route"] == "exact"
-    monkeypatch.setattr(monitors, "KEPT_BYTES", kept - 1)
-    plan = _monitor().plan(START)
+    kept = _meter().plan(START)["kept_bytes"]
+    monkeypatch.setattr(meters, "KEPT_BYTES", kept)
+    assert _meter().plan(START)["route"] == "exact"
+    monkeypatch.setattr(meters, "KEPT_BYTES", kept - 1)
+    plan = _meter().plan(START)
     assert plan["route"] == "sketched"
-    assert _monitor(route="exact").plan(START)["route"] == "exact"
+    assert _meter(route="exact").plan(START)["route"] == "exact"
 
 
 def _nbytes(state):
-    """Bytes of all arrays that a monitor's state holds, wherever they are."""
+    """Bytes of all arrays that a meter's state holds, wherever they are."""
     if isinstance(state, jax.Array | np.ndarray):
         return state.nbytes
     if dataclasses.is_dataclass(state):
@@ -246,10 +246,10 @@ def _nbytes(state):
 def test_the_sketched_route_keeps_its_memory_along_thirty_checkpoints(path):
     sizes = {}
     for route, longest in (("sketched", 30), ("exact", 8)):
-        monitor = _monitor(route=route, max_checkpoints=30, num_draws=64, feature_fn=None, predict_fn=None)
-        state, sizes[route] = monitor.init(START), []
+        meter = _meter(route=route, max_checkpoints=30, num_draws=64, feature_fn=None, predict_fn=None)
+        state, sizes[route] = meter.init(START), []
         for step in range(longest):
-            state = monitor.extend(state, jax.tree.map(lambda x, s=step: x + jnp.asarray(s, x.dtype), path[1]))
+            state = meter.extend(state, jax.tree.map(lambda x, s=step: x + jnp.asarray(s, x.dtype), path[1]))
             sizes[route].append(_nbytes(state))
     assert len(set(sizes["sketched"])) == 1
     assert len(set(sizes["exact"])) == 8, "the count does see an exact path grow"
@@ -257,7 +257,7 @@ def test_the_sketched_route_keeps_its_memory_along_thirty_checkpoints(path):
 
 
 def test_sketched_records(path, records):
-    found = _records(_monitor(route="sketched"), path)
+    found = _records(_meter(route="sketched"), path)
     for record, exact in zip(found, records, strict=True):
         assert json.loads(json.dumps(record, allow_nan=False)) == record
         assert record["single_width"] is record["union_width"] is None
@@ -276,9 +276,9 @@ def test_sketched_records(path, records):
 
 def test_nan_stops(path):
     bad = START | {"w": jnp.full((3, DIM), jnp.nan)}
-    monitor = _monitor()
+    meter = _meter()
     with pytest.raises(FloatingPointError, match="The loss is NaN or infinite"):
-        monitor.measure(monitor.init(START), bad)
+        meter.measure(meter.init(START), bad)
 
 
 def _rooted(params, example):  # the root has an infinite slope at 0, and 0 times infinity is NaN
@@ -292,21 +292,21 @@ def test_a_gradient_that_is_nan_while_the_loss_is_not_stops(where):
     bad = {"x": np.zeros((20, DIM), np.float32)}
     params = {"w": jnp.ones((3, DIM))}
     samples = {"train": Samples(bad, bad, good, good), "heldout": Samples(good, good, bad, bad)}[where]
-    monitor = Monitor(_rooted, samples, max_checkpoints=CAPACITY, num_draws=512)
+    meter = Meter(_rooted, samples, max_checkpoints=CAPACITY, num_draws=512)
     with pytest.raises(FloatingPointError, match=r"gradient.* is NaN or infinite"):
-        monitor.measure(monitor.init(params), params)
+        meter.measure(meter.init(params), params)
 
 
 @pytest.mark.parametrize("options", [{"max_checkpoints": 0}, {"num_draws": 1}])
 def test_options_are_checked(options):
     with pytest.raises(ValueError, match="Expected max_checkpoints >= 1 and num_draws >= 2"):
-        _monitor(**options)
+        _meter(**options)
 
 
 def test_a_full_path_is_refused(path):
-    monitor = _monitor()
-    state = monitor.init(path[0])
+    meter = _meter()
+    state = meter.init(path[0])
     for params in path:
-        state = monitor.extend(state, params)
+        state = meter.extend(state, params)
     with pytest.raises(ValueError, match="at most 5 checkpoints"):
-        monitor.measure(state, path[1])
+        meter.measure(state, path[1])

@@ -1,4 +1,4 @@
-"""A monitor for any training loop: parameters in, one record out."""
+"""A meter of checkpoints: parameters in, one record out."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class MonitorState:
-    """What a monitor knows of the path so far: one path of widths a probe."""
+class MeterState:
+    """What a meter knows of the path so far: one path of widths a probe."""
 
     train: ProbePath
     heldout: ProbePath | None
@@ -52,7 +52,7 @@ class Samples:
     trained_on: bool = True
 
 
-class Monitor:
+class Meter:
     """Measures LGGW, NERC, the featurizer and the population descent of a path as it grows.
 
     Pure: :meth:`init` gives a state, :meth:`measure` takes it and the parameters and returns a new one with a record.
@@ -63,9 +63,9 @@ class Monitor:
         >>> import jax.numpy as jnp
         >>> def loss(w, z): return 0.5 * (w @ z["x"] - z["y"]) ** 2
         >>> data = {"x": jnp.eye(4), "y": jnp.ones(4)}
-        >>> monitor = Monitor(loss, Samples(data, data), max_checkpoints=2, num_draws=64)
-        >>> state = monitor.init(jnp.zeros(4))
-        >>> state, record = monitor.measure(state, jnp.zeros(4))
+        >>> meter = Meter(loss, Samples(data, data), max_checkpoints=2, num_draws=64)
+        >>> state = meter.init(jnp.zeros(4))
+        >>> state, record = meter.measure(state, jnp.zeros(4))
         >>> record["lggw"]["value"], record["train_loss"]
         (0.0, 0.5)
     """
@@ -83,7 +83,7 @@ class Monitor:
         feature_fn: Callable[[Any, Any], Array] | None = None,
         route: Route | None = None,
     ):
-        """Set the monitor up; nothing is computed yet.
+        """Set the meter up; nothing is computed yet.
 
         Args:
             loss_fn: ``loss_fn(params, example) -> scalar``, the data loss of one example.
@@ -111,7 +111,7 @@ class Monitor:
         self._predict, self._features = predict_fn, feature_fn
         self._route: Route | None = route
 
-    def init(self, params: PyTree) -> MonitorState:
+    def init(self, params: PyTree) -> MeterState:
         """State before the first measurement; ``params`` give the shapes.
 
         Args:
@@ -122,7 +122,7 @@ class Monitor:
         """
         train_key, heldout_key = jax.random.split(jax.random.key(self._seed))
         heldout = self._samples.heldout_probe
-        return MonitorState(
+        return MeterState(
             train=self._probe(params, self._samples.train_probe, union=True).start(train_key),
             heldout=None if heldout is None else self._probe(params, heldout, union=False).start(heldout_key),
         )
@@ -147,9 +147,7 @@ class Monitor:
             "kept_bytes": self._kept_bytes(engine) if probe.route == "exact" else 4 * SKETCH_SIZE * self._num_probed(),
         }
 
-    def measure(
-        self, state: MonitorState, params: PyTree, previous: PyTree | None = None
-    ) -> tuple[MonitorState, Record]:
+    def measure(self, state: MeterState, params: PyTree, previous: PyTree | None = None) -> tuple[MeterState, Record]:
         """Add a checkpoint to the path.
 
         Args:
@@ -175,7 +173,7 @@ class Monitor:
         _require_finite(record)
         return after, record
 
-    def extend(self, state: MonitorState, params: PyTree) -> MonitorState:
+    def extend(self, state: MeterState, params: PyTree) -> MeterState:
         """Add a checkpoint to the path without a record: how a path is rebuilt from its checkpoints.
 
         Args:
@@ -187,12 +185,12 @@ class Monitor:
         """
         return self._extend(state, params)[0]
 
-    def _extend(self, state: MonitorState, params: PyTree) -> tuple[MonitorState, ProbeWidths, ProbeWidths | None]:
+    def _extend(self, state: MeterState, params: PyTree) -> tuple[MeterState, ProbeWidths, ProbeWidths | None]:
         train, widths = self._probe(params, self._samples.train_probe, union=True).extend(state.train, params)
         if state.heldout is None:
-            return MonitorState(train, None), widths, None
+            return MeterState(train, None), widths, None
         heldout, outside = self._probe(params, self._samples.heldout_probe, union=False).extend(state.heldout, params)
-        return MonitorState(train, heldout), widths, outside
+        return MeterState(train, heldout), widths, outside
 
     def _num_probed(self) -> int:
         probes = (self._samples.train_probe, self._samples.heldout_probe)
@@ -238,7 +236,7 @@ class Monitor:
             raise FloatingPointError("The loss is NaN or infinite.")
         return record
 
-    def _featurizer(self, state: MonitorState, params: PyTree) -> Record:
+    def _featurizer(self, state: MeterState, params: PyTree) -> Record:
         if self._features is None:
             return {"feature_width": None, "features": None}
         features = _feature_matrix(jax.tree_util.Partial(self._features), params, self._samples.train_probe)
