@@ -190,6 +190,24 @@ def move_word(config: Mapping[str, Any]) -> Literal["step", "move"]:
     return "step" if isinstance(training, Mapping) and training.get("trained_here", True) else "move"
 
 
+def read_object(path: Path, advice: str) -> dict[str, Any]:
+    """Read a file that holds one strict JSON object.
+
+    Args:
+        path: The file.
+        advice: What to do where it is missing.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: If there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise ValueError(f"Expected {path.name} in {str(path.parent)!r}, got no such file. {advice}")
+    return _strict_object(path.read_bytes(), str(path))
+
+
 def _existing(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
