@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lggwjax.report.drawing import Setting
+from lggwjax.report.curves import Setting
 from lggwjax.report.gallery import SavedFigure, save_all
 from lggwjax.report.page import write_page
 from lggwjax.report.records import load_config, load_run, unseen_word

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lggwjax.report.drawing import style
 from lggwjax.report.language import EMPTY, Text
+from lggwjax.report.style import style
 
 Tone = Literal["helps", "undecided", "hurts"]
 Outcome = Literal["confirmed", "not confirmed", "not decided"]

@@ -1,292 +1,261 @@
-"""How a curve, a scale and a label are drawn: one style for every figure, without touching the user's settings."""
+"""Lines with bands, small multiples, points and rows of intervals, each labelled where it is drawn."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from lggwjax.report.table import number_text
+from lggwjax.report.labels import ends_of, label_ends, legend_above, wrapped
+from lggwjax.report.lines import Line, heights, places, plot_line, with_looks
+from lggwjax.report.scales import scale_axis
+from lggwjax.report.statistics import Interval
+from lggwjax.report.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, style
 
-# Okabe and Ito (2008): told apart with every common colour blindness; the shapes and dashes say the same in grey.
-BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#707070"
-INK = "#222222"
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#666666",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4,
-    "savefig.dpi": 200,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "lggwjax",
-}
-_LABEL_GAP = 4.0  # points between two direct labels
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "INK",
+    "ORANGE",
+    "PURPLE",
+    "SKY",
+    "VERMILLION",
+    "Line",
+    "draw_intervals",
+    "draw_lines",
+    "draw_panels",
+    "draw_points",
+    "new_figure",
+    "style",
+]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a figure says beside its numbers.
-
-    Attributes:
-        unseen: ``held-out``, or ``population`` where the population is exact.
-        move: ``step``, or ``move`` where the checkpoints were made elsewhere.
-        turn: The measured steps between which reuse stopped helping: they are shaded. None shades nothing.
-    """
-
-    unseen: str = "held-out"
-    move: str = "step"
-    turn: tuple[int | None, int] | None = None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a figure: a quantity of the records, its direct label and its look."""
-
-    name: str
-    label: str
-    colour: str
-    dashes: str = "-"
-    marker: str = "o"
-
-
-@contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Draw in the library's style inside the block, whatever the user's settings are, and leave them as they were.
+def new_figure(height: float = 3.5, width: float = 5.0) -> tuple[Figure, Axes]:
+    """Make a figure of one column's width that belongs to no window; call it inside `style`.
 
     Example:
-        >>> before = matplotlib.rcParams["font.size"]
-        >>> with style():
-        ...     inside = matplotlib.rcParams["svg.fonttype"]
-        >>> inside, matplotlib.rcParams["font.size"] == before
-        ('path', True)
+        >>> fig, ax = new_figure(2.0)
+        >>> [float(inches) for inches in fig.get_size_inches()]
+        [5.0, 2.0]
     """
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots()
 
 
-def draw_curves(
-    records: pd.DataFrame, curves: list[Curve], ylabel: str, setting: Setting, height: float = 3.5
+def draw_lines(
+    lines: Sequence[Line],
+    xlabel: str,
+    ylabel: str,
+    *,
+    xlog: bool = False,
+    ylog: bool = False,
+    ylim: tuple[float, float] | None = None,
+    height: float = 3.5,
+    zero_line: bool = False,
 ) -> tuple[Figure, Axes]:
-    """Draw quantities against the step, with bands where the records have intervals and a label at each line's end.
+    """Draw lines with bands, each with its name at its end.
 
     Args:
-        records: The table from `load_run`; a quantity without a number is left out.
-        curves: The lines.
-        ylabel: What the vertical axis shows, with its unit.
-        setting: What is shaded.
-        height: Height of the figure in inches.
+        lines: The lines; one without a finite number is left out.
+        xlabel: What the horizontal axis shows, with its unit.
+        ylabel: The same of the vertical one.
+        xlog: Logarithmic; where numbers are zero or below, linear near zero and logarithmic beyond.
+        ylog: The same of the vertical axis.
+        ylim: Ends of the vertical axis; by default those of the numbers.
+        height: Inches; the figure grows where the names need more.
+        zero_line: Whether zero is on the vertical axis and marked.
 
     Returns:
-        The figure and its axes; the figure belongs to no window and needs no closing.
+        The figure and its axes.
 
     Example:
-        >>> table = pd.DataFrame({"step": [0, 1, 10], "train_loss": [2.0, 1.0, 0.5]})
-        >>> fig, ax = draw_curves(table, [Curve("train_loss", "train", BLUE)], "loss (nats)", Setting())
-        >>> ax.get_ylabel()
-        'loss (nats)'
+        >>> sizes = np.array([16, 64, 256])
+        >>> seen = Line("measured", sizes, 2 * sizes**0.5, low=1.8 * sizes**0.5, high=2.2 * sizes**0.5)
+        >>> bound = Line("bound (certified)", sizes, 9 * sizes**0.5, theory=True)
+        >>> fig, ax = draw_lines([seen, bound], "samples n", "width (nats per unit of parameter)", xlog=True, ylog=True)
+        >>> ax.get_xscale(), [line.get_color() for line in ax.lines[:2]] == [BLUE, GREY]
+        ('log', True)
     """
+    drawn = with_looks([line for line in lines if line.known.any()])
     with style():
-        fig, ax = new_axes(records, setting, height)
-        shown = [plot_curve(ax, records, curve) for curve in curves]
-        scale_values(ax, np.concatenate(shown))
-        ax.set_ylabel(ylabel)
-        label_ends(fig, ax, records, [c for c, values in zip(curves, shown, strict=True) if np.isfinite(values).any()])
+        fig, ax = new_figure(height)
+        for line in drawn:
+            plot_line(ax, line)
+        if zero_line:
+            ax.axhline(0, color=INK, linewidth=1, zorder=1.5)
+        scale_axis(ax, "x", places(drawn), log=xlog)
+        scale_axis(ax, "y", heights(drawn, log=ylog, zero=zero_line), log=ylog, limits=ylim)
+        ax.set_xlabel(wrapped(xlabel, 44))
+        ax.set_ylabel(wrapped(ylabel, int(10 * height)))
+        label_ends(fig, ax, ends_of(drawn))
     return fig, ax
 
 
-def new_axes(records: pd.DataFrame, setting: Setting, height: float = 3.5) -> tuple[Figure, Axes]:
-    """Make a figure of one column's width with the steps along its horizontal axis; call it inside `style`."""
-    fig = Figure(figsize=(5.0, height), layout="constrained")
-    ax = fig.subplots()
-    shade_turn(ax, setting)
-    scale_steps(ax, records["step"].to_numpy(float))
-    ax.set_xlabel("training step")
+def draw_panels(
+    panels: Sequence[tuple[str, Sequence[Line]]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    columns: int = 2,
+    sharey: bool = True,
+    xlog: bool = False,
+    ylog: bool = False,
+) -> tuple[Figure, np.ndarray]:
+    """Draw small multiples: panels with a title each, in which lines of one name look alike.
+
+    Args:
+        panels: Titles and lines.
+        xlabel: What all horizontal axes show, with its unit.
+        ylabel: The same of the vertical ones.
+        columns: Panels side by side.
+        sharey: Whether all have one vertical scale, so that heights can be compared.
+        xlog: As in `draw_lines`.
+        ylog: The same.
+
+    Returns:
+        The figure and its axes, an array of rows and columns; places without a panel are hidden.
+
+    Example:
+        >>> panels = [(f"seed {seed}", [Line("loss", [1, 2, 3], [3, 2, 1 + seed])]) for seed in range(3)]
+        >>> fig, axes = draw_panels(panels, "step", "loss (nats)")
+        >>> axes.shape, axes[1, 0].get_title(loc="left")
+        ((2, 2), 'seed 2')
+    """
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    width = 5.0 if columns < 3 else 2.3 * columns
+    shown = [[line for line in lines if line.known.any()] for _, lines in panels]
+    first: dict[str, Line] = {}
+    for line in (line for lines in shown for line in lines):
+        first.setdefault(str(line.label), line)
+    looks = dict(zip(first, with_looks(list(first.values())), strict=True))
+    alike = [[_like(line, looks[str(line.label)]) for line in lines] for lines in shown]
+    every = [line for lines in alike for line in lines]
+    with style():
+        fig = Figure(figsize=(width, 1.9 * rows + 0.8), layout="constrained")
+        axes = fig.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
+        for index, ax in enumerate(axes.flat):
+            if index >= len(panels):
+                ax.set_visible(False)
+                continue
+            for line in alike[index]:
+                plot_line(ax, line)
+            ax.set_title(wrapped(panels[index][0], int(15 * width / columns)))
+            scale_axis(ax, "x", places(every), log=xlog, room=width / columns - 0.7)
+            scale_axis(ax, "y", heights(every if sharey else alike[index], log=ylog), log=ylog, room=1.4)
+            ax.tick_params(labelbottom=index + columns >= len(panels))
+        fig.supxlabel(wrapped(xlabel, int(13 * width)), fontsize=10)
+        fig.supylabel(wrapped(ylabel, int(17 * rows)), fontsize=10)
+        legend_above(fig, list(looks.values()), width)
+    return fig, axes
+
+
+def draw_points(
+    groups: Sequence[Line],
+    xlabel: str,
+    ylabel: str,
+    *,
+    xlog: bool = False,
+    ylog: bool = False,
+    lines: Sequence[Line] = (),
+) -> tuple[Figure, Axes]:
+    """Draw points, group by group, and lines through or beside them.
+
+    Args:
+        groups: The points; each group has a colour and a shape, named above the figure if there are several.
+        xlabel: As in `draw_lines`.
+        ylabel: The same.
+        xlog: The same.
+        ylog: The same.
+        lines: Fits and bounds, named at their ends.
+
+    Returns:
+        The figure and its axes.
+
+    Example:
+        >>> groups = [Line("digits", [1, 2, 3], [1.1, 1.9, 3.2]), Line("linear", [1, 2], [0.5, 1.0])]
+        >>> equal = Line("equal", [1, 3], [1, 3], theory=True)
+        >>> fig, ax = draw_points(groups, "width (nats)", "gap (nats)", lines=[equal])
+        >>> [text.get_text() for text in fig.legends[0].get_texts()]
+        ['digits', 'linear']
+    """
+    points = with_looks([group for group in groups if group.known.any()])
+    drawn = with_looks([replace(line, marker=None) for line in lines if line.known.any()], skip=len(points))
+    with style():
+        fig, ax = new_figure(3.8)
+        for group in points:
+            plot_line(ax, group, scattered=True)
+        for line in drawn:
+            plot_line(ax, line)
+        scale_axis(ax, "x", places([*points, *drawn]), log=xlog)
+        scale_axis(ax, "y", heights([*points, *drawn], log=ylog), log=ylog)
+        ax.set_xlabel(wrapped(xlabel, 44))
+        ax.set_ylabel(wrapped(ylabel, 36))
+        legend_above(fig, points, 5.0, scattered=True)
+        label_ends(fig, ax, ends_of(drawn))
     return fig, ax
 
 
-def shade_turn(ax: Axes, setting: Setting) -> None:
-    """Shade the measured steps between which reuse stopped helping, if it did."""
-    if setting.turn is not None:
-        ax.axvspan(setting.turn[0] or 0, setting.turn[1], color="#f1e6c8", linewidth=0, zorder=0)
+def draw_intervals(
+    labels: Sequence[str],
+    intervals: Sequence[Interval],
+    xlabel: str,
+    *,
+    zero: float | None = 0.0,
+    marks: Sequence[str] | None = None,
+    xlog: bool = False,
+) -> tuple[Figure, Axes]:
+    """Draw estimates as rows, a point and its interval each: filled where the interval lies on one side of a line.
+
+    Args:
+        labels: A name a row, from the top.
+        intervals: The estimates; one without ends is an open point, one without a value is left empty.
+        xlabel: What the axis shows, with its unit.
+        zero: Where the line stands: no difference; None for no line.
+        marks: A short text a row, to the right, such as a p-value.
+        xlog: As in `draw_lines`.
+
+    Returns:
+        The figure and its axes.
+
+    Example:
+        >>> rows = [Interval(0.3, 0.1, 0.5, 0.1, 8), Interval(-0.1, -0.4, 0.2, 0.15, 8)]
+        >>> fig, ax = draw_intervals(["L1 on features", "dropout"], rows, "difference in loss (nats)")
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['L1 on features', 'dropout']
+    """
+    names = [wrapped(str(label), 30) for label in labels]
+    taken = [1 + 0.55 * name.count("\n") for name in names]
+    rows = [-(sum(taken[:i]) + taken[i] / 2) for i in range(len(names))]
+    with style():
+        fig, ax = new_figure(0.9 + 0.3 * sum(taken))
+        for place, found in zip(rows, intervals, strict=True):
+            decided = zero is not None and (found.low > zero or found.high < zero)
+            colour = BLUE if decided else GREY
+            if math.isfinite(found.low) and math.isfinite(found.high):
+                ax.plot([found.low, found.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+            ax.plot(found.value, place, "o", color=colour, markersize=6, markerfacecolor=colour if decided else "white")
+        ends = np.array([(i.value, i.low, i.high) for i in intervals], dtype=float).reshape(-1)
+        scale_axis(ax, "x", ends if zero is None else np.append(ends, zero), log=xlog, room=2.6)
+        if zero is not None:
+            ax.axvline(zero, color=INK, linewidth=1, zorder=1)
+        ax.set_ylim(-sum(taken) - 0.2, 0.2)
+        ax.set_yticks(rows, names)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False, axis="y")
+        ax.grid(visible=True, axis="x")
+        ax.spines["left"].set_visible(False)
+        ax.set_xlabel(wrapped(xlabel, 44))
+        for place, mark in zip(rows, marks or [], strict=False):
+            ax.annotate(mark, (1.02, place), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
+    return fig, ax
 
 
-def plot_curve(ax: Axes, records: pd.DataFrame, curve: Curve) -> np.ndarray:
-    """Draw one quantity with its 95% band and return every number drawn, NaN where none was measured."""
-    banded = f"{curve.name}.value" in records
-    values = records[f"{curve.name}.value" if banded else curve.name].to_numpy(float)
-    known = np.isfinite(values)
-    steps = records["step"].to_numpy(float)
-    ax.plot(
-        steps[known],
-        values[known],
-        color=curve.colour,
-        linestyle=curve.dashes,
-        marker=curve.marker,
-        label=curve.label.replace("\n", " "),
-    )
-    if not banded:
-        return values
-    low, high = (records[f"{curve.name}.ci95_{end}"].to_numpy(float) for end in ("low", "high"))
-    if known.sum() > 1:
-        ax.fill_between(steps[known], low[known], high[known], color=curve.colour, alpha=0.22, linewidth=0)
-    else:
-        ax.vlines(steps[known], low[known], high[known], color=curve.colour, alpha=0.5, linewidth=4)
-    return np.concatenate([values, low, high])
-
-
-def scale_steps(ax: Axes, steps: np.ndarray, num_ticks: int = 6) -> None:
-    """Lay out the steps: evenly where they were measured evenly, else logarithmically with room for step 0."""
-    last = float(steps.max())
-    gaps = np.diff(steps)
-    if last <= 0 or len(steps) < 4 or gaps.max() <= 2 * gaps.min():
-        ax.xaxis.set_major_locator(MaxNLocator(num_ticks - 1, integer=True, steps=[1, 2, 5, 10]))
-        ax.set_xlim(*((-0.5, 0.5) if last <= 0 else (-0.03 * last, 1.03 * last)))
-    else:
-        first = float(steps[steps > 0].min())
-        ax.set_xscale("symlog", linthresh=first, linscale=0.5)
-        ticks = [0.0, *_log_ticks(first, last, num_ticks - 1)]
-        ax.xaxis.set_major_locator(FixedLocator(ticks))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xlim(-0.2 * first, last * 1.15)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _step_text(step)))
-
-
-def scale_values(ax: Axes, values: np.ndarray) -> None:
-    """Lay out values >= 0: from zero where they are of one size, else logarithmically, with zero if it occurs."""
-    known = values[np.isfinite(values)]
-    positive = known[known > 0]
-    if not positive.size or positive.max() < 30 * positive.min():
-        top = float(known.max(initial=0.0)) or 1.0
-        ax.set_ylim(min(0.0, 1.08 * float(known.min(initial=0.0))), 1.08 * top)
-        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
-        return
-    if positive.size == known.size:
-        ax.set_yscale("log")
-        ax.set_ylim(positive.min() / 1.5, positive.max() * 1.5)
-        ticks = _log_ticks(float(positive.min()) / 1.5, float(positive.max()) * 1.5, 6)
-    else:
-        # Interval ends near zero would stretch the axis over decades that say nothing.
-        least = max(float(positive.min()), float(positive.max()) * 1e-6)
-        ax.set_yscale("symlog", linthresh=least, linscale=0.6)
-        ax.set_ylim(min(-0.1 * least, 1.2 * float(known.min())), positive.max() * 1.5)
-        ticks = [0.0, *_log_ticks(least, float(positive.max()), 6)]
-    _fix_value_ticks(ax, ticks)
-
-
-def scale_descent(ax: Axes, values: np.ndarray) -> None:
-    """Lay out signed values over decades: linear around zero, logarithmic beyond, with room on both sides."""
-    known = values[np.isfinite(values)]
-    sizes = np.abs(known[known != 0])
-    if not sizes.size:
-        ax.set_ylim(-1, 1)
-        return
-    top = float(sizes.max())
-    if top < 30 * np.quantile(sizes, 0.1):
-        room = 0.12 * (float(known.max(initial=0.0)) - float(known.min(initial=0.0)))
-        ax.set_ylim(float(known.min(initial=0.0)) - room, float(known.max(initial=0.0)) + room)
-        ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        return
-    linear = max(10 ** math.floor(math.log10(np.quantile(sizes, 0.1))), top * 1e-6)
-    ax.set_yscale("symlog", linthresh=linear, linscale=0.5)
-    ticks = _log_ticks(linear, top, 4)
-    lowest = float(known.min())
-    _fix_value_ticks(ax, [*[-t for t in ticks if t <= -2 * lowest][::-1], 0.0, *ticks])
-    ax.set_ylim(min(2 * lowest, -2 * linear), 2 * float(known.max(initial=linear)))
-
-
-def label_ends(fig: Figure, ax: Axes, records: pd.DataFrame, curves: list[Curve]) -> None:
-    """Write each curve's name beside its last point, moved apart where they would overlap, joined by a leader."""
-    if not curves:
-        return
-    ends: list[float] = []
-    texts = []
-    for curve in curves:
-        column = records[f"{curve.name}.value" if f"{curve.name}.value" in records else curve.name]
-        known = column.to_numpy(float)
-        x, y = records["step"].to_numpy(float)[np.isfinite(known)][-1], known[np.isfinite(known)][-1]
-        ends.append(float(ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[1]))
-        texts.append(ax.text(1.10, 0.5, curve.label, transform=ax.transAxes, va="center", fontsize=9.5))
-    fig.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in texts]
-    axes_height = ax.get_window_extent().height
-    heights = [(box.height + _LABEL_GAP * fig.dpi / 72) / axes_height for box in boxes]
-    for curve, text, end, place in zip(curves, texts, ends, _spread(ends, heights), strict=True):
-        text.set_y(place)
-        ax.plot(
-            [1.01, 1.05, 1.085],
-            [end, place, place],
-            transform=ax.transAxes,
-            color=curve.colour,
-            linestyle=curve.dashes,
-            linewidth=1.4,
-            clip_on=False,
-            scalex=False,
-            scaley=False,
-        )
-
-
-def _spread(ends: list[float], heights: list[float]) -> list[float]:
-    """Move labels of the given heights apart, in order, each as near to its end as the others allow."""
-    order = sorted(range(len(ends)), key=lambda i: ends[i])
-    places = list(ends)
-    for before, i in zip([None, *order], order, strict=False):
-        floor = heights[i] / 2 if before is None else places[before] + (heights[before] + heights[i]) / 2
-        places[i] = max(ends[i], floor)
-    for after, i in zip([None, *order[::-1]], order[::-1], strict=False):
-        ceiling = 1.0 - heights[i] / 2 if after is None else places[after] - (heights[after] + heights[i]) / 2
-        places[i] = min(places[i], ceiling)
-    return places
-
-
-def _log_ticks(low: float, high: float, most: int) -> list[float]:
-    """Choose at most ``most`` round numbers in [low, high]: 1, 2, 5 in a short range, powers of ten in a long one."""
-    slack = 1 + 1e-9
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in ((1, 2, 5), (1, 3)):
-        ticks = [d * 10.0**p for p in powers for d in digits if low / slack <= d * 10.0**p <= high * slack]
-        if 2 <= len(ticks) <= most:
-            return ticks
-    decades = [10.0**p for p in powers if low / slack <= 10.0**p <= high * slack]
-    stride = max(1, math.ceil(len(decades) / most))
-    return decades[::-stride][::-1] or [low, high]
-
-
-def _fix_value_ticks(ax: Axes, ticks: list[float]) -> None:
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
-
-
-def _tick_text(value: float) -> str:
-    if abs(value) < 1e-15 or 1e-3 <= abs(value) < 1e5:
-        return f"{0.0 if abs(value) < 1e-15 else value:,.9g}".replace("-", "−")
-    digit, power = f"{value:.0e}".split("e")
-    return f"{digit}e{int(power)}".replace("-", "−")
-
-
-def _step_text(step: float) -> str:
-    return f"{step:,.0f}" if step < 1e6 else number_text(step)
+def _like(line: Line, other: Line) -> Line:
+    """Give a line the looks of another one."""
+    return replace(line, colour=other.colour, dashes=other.dashes, marker=other.marker)

@@ -9,25 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lggwjax.report.drawing import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    PURPLE,
-    VERMILLION,
-    Curve,
-    Setting,
-    draw_curves,
-    new_axes,
-    plot_curve,
-    scale_descent,
-    scale_steps,
-    scale_values,
-    shade_turn,
-    style,
-)
+from lggwjax.report.curves import Curve, Setting, draw_curves, new_axes, plot_curve, shade_turn
 from lggwjax.report.records import loss_unit
+from lggwjax.report.scales import scale_descent, scale_steps, scale_values
+from lggwjax.report.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, style
 from lggwjax.report.verdict import words
 
 _SETTING = Setting()

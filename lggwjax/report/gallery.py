@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lggwjax.report import figures
-from lggwjax.report.drawing import Setting, style
+from lggwjax.report.curves import Setting
 from lggwjax.report.records import load_config, load_run, move_word, unseen_word
+from lggwjax.report.style import style
 from lggwjax.report.table import measured, number_text
 from lggwjax.report.verdict import verdict
 
