@@ -1,0 +1,61 @@
+"""What commands print: a bar while they work, a table when they are done."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def print_summary(page: Path) -> None:
+    """Print a run's measurements and where its page lies."""
+    from rich.console import Console
+
+    from lggwjax.report import load_config, load_run, summary_table, unseen_word, words
+
+    # Cut off at 80 columns, a table in a log file would lose its intervals.
+    console, records = Console(width=None if sys.stdout.isatty() else 120), load_run(page.parent)
+    if records.empty:
+        raise ValueError(f"Expected records in {page.parent / 'metrics.jsonl'}, got none. Restore it, or run again.")
+    console.print(summary_table(records, words(records), unseen_word(load_config(page.parent))))
+    training, measuring = records["seconds.training"].iloc[-1], records["seconds.measuring"].iloc[-1]
+    share = 100 * measuring / max(training + measuring, 1e-9)
+    console.print(f"training {training:.1f} s, measuring {measuring:.1f} s ({share:.0f}%)", highlight=False)
+    console.print(f"page: {page}", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress(total: int, *, quiet: bool) -> Iterator[Any]:
+    """Show a bar with the latest LGGW and population descent, from the first step on: a refused run shows none."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+    task, started = bar.add_task("", total=total), False
+
+    def show(step: int, record: dict[str, Any] | None) -> None:
+        nonlocal started
+        if not started:
+            bar.start()
+            started = True
+        bar.update(task, completed=step)
+        if record is not None:
+            bar.update(task, description=_latest(record))
+
+    try:
+        yield show
+    finally:
+        if started:
+            bar.stop()
+
+
+def _latest(record: dict[str, Any]) -> str:
+    text = f"LGGW {record['lggw']['value']:.3g}±{record['lggw']['stderr']:.1g}"
+    descent = record["population_descent"]
+    if descent is not None:
+        low, high = descent["ci95"]
+        text += f" descent {descent['value']:.2g} [{low:.2g}, {high:.2g}]"
+    return text
