@@ -88,12 +88,13 @@ def check_top_k(spec: ModelSpec, num_features: int) -> None:
         raise ValueError(f"Expected top_k <= {num_features}, the number of features, got {spec.top_k}. Lower top_k.")
 
 
-def kernel_init(spec: ModelSpec, *, linear: bool = False) -> nnx.Initializer:
+def kernel_init(spec: ModelSpec, *, linear: bool = False, averaged: bool = False) -> nnx.Initializer:
     """Return the initialiser of a kernel: normal, scaled by fan-in, times ``spec.init_scale``.
 
     Args:
         spec: The model's description.
         linear: Whether no activation follows (head, shortcut): variance 1/fan-in.
+        averaged: Whether its outputs start as averages over its inputs: another factor of 1/sqrt(fan-in).
 
     Returns:
         A flax initialiser. Under one key, ``init_scale = s`` gives s times the kernel of ``init_scale = 1``.
@@ -101,7 +102,8 @@ def kernel_init(spec: ModelSpec, *, linear: bool = False) -> nnx.Initializer:
     gain = 1.0 if linear or spec.activation == "tanh" else 2.0
 
     def initialise(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
-        scale = spec.init_scale * math.sqrt(gain / math.prod(shape[:-1]))
+        fan_in = math.prod(shape[:-1])
+        scale = spec.init_scale * math.sqrt(gain / fan_in) / (math.sqrt(fan_in) if averaged else 1.0)
         # Drawn flat: XLA takes up to ten times as long to compile random bits for the shape of a small convolution.
         return scale * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
@@ -116,7 +118,7 @@ def dense(spec: ModelSpec, num_inputs: int, num_outputs: int, *, rngs: nnx.Rngs)
 
 def head(spec: ModelSpec, num_features: int, num_outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """Return the last layer, from features to logits."""
-    init = kernel_init(spec, linear=True)
+    init = kernel_init(spec, linear=True, averaged=spec.init == "mean-field")
     return nnx.Linear(num_features, num_outputs, use_bias=spec.bias, kernel_init=init, rngs=rngs)
 
 

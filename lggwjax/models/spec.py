@@ -9,6 +9,7 @@ from typing import Literal, get_args
 ModelName = Literal["ffn", "cnn", "resnet8", "resnet18"]
 Activation = Literal["relu", "tanh", "gelu"]
 Norm = Literal["none", "layer", "group", "batch"]
+Init = Literal["standard", "mean-field"]
 
 _DEFAULT_WIDTHS: dict[str, tuple[int, ...]] = {"ffn": (256, 256), "cnn": (64,), "resnet8": (), "resnet18": ()}
 _DEFAULT_BASE_WIDTH: dict[str, int | None] = {"ffn": None, "cnn": 16, "resnet8": 16, "resnet18": 64}
@@ -37,6 +38,8 @@ class ModelSpec:
         residual: Whether a ResNet's blocks have their skip connections.
         init_scale: Multiplies every initial kernel (1: variance 2/fan-in before relu and gelu, 1/fan-in before tanh and
             in the head).
+        init: ``"standard"``, or ``"mean-field"`` (as in muP): the head's initial kernel is smaller by another factor of
+            1/sqrt(fan-in), so that logits start as averages over features.
         top_k: Keep, of each sample's features, the ``top_k`` largest in absolute value and set the rest to 0; ``None``
             keeps all.
 
@@ -58,6 +61,7 @@ class ModelSpec:
     norm: Norm | None = None
     residual: bool = True
     init_scale: float = 1.0
+    init: Init = "standard"
     top_k: int | None = None
 
     def __post_init__(self) -> None:
@@ -74,6 +78,7 @@ class ModelSpec:
             object.__setattr__(self, "norm", _DEFAULT_NORM[self.name])
         _expect_one_of("activation", self.activation, get_args(Activation))
         _expect_one_of("norm", self.norm, get_args(Norm))
+        _expect_one_of("init", self.init, get_args(Init))
         self._check_numbers()
         self._check_meaning()
 

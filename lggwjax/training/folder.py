@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 from lggwjax.training.checkpoints import steps, sync
 from lggwjax.training.files import LOCK, Json, lock_folder, partial_name, strict_json, write_all, write_json
