@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from lggwjax.gradients.costs import needs_contraction
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.engine import Held, Problem, pose
-from lggwjax.gradients.forms import HIGHEST, Operands, Product
+from lggwjax.gradients.forms import HIGHEST, Operands, Product, working
 from lggwjax.gradients.layout import stream_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import pair_products
@@ -106,24 +107,67 @@ def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], 
 
 @partial(jax.jit, static_argnames=("item", "shape", "num_draws", "tile"))
 def _project_leaf(item: Held, shape, key, leaf, operands, num_draws: int, tile: int) -> Float[Array, "n K"]:
-    product = item.product
-    direct = None if needs_contraction(product) else product
-    if product is None:
-        rows = operands
-    elif direct is None:
-        blocks = product.gradients(operands)
-        rows = product.to_leaf(blocks).reshape(blocks.shape[0], item.size)
+    product_with = _contraction(item, operands)
 
     def one_tile(start):
         draws = start * tile + jnp.arange(tile)
-        normals = directions_of_leaf(key, draws, leaf, shape, jnp.float32)
-        if direct is not None:
-            return _along(direct, operands, direct.from_leaf(normals))
-        flat = normals.reshape(tile, item.size).astype(rows.dtype)
-        return jnp.einsum("np,dp->dn", rows, flat, precision=HIGHEST)
+        return product_with(directions_of_leaf(key, draws, leaf, shape, jnp.float32))
 
     tiles = jax.lax.map(one_tile, jnp.arange(-(-num_draws // tile)))
     return tiles.reshape(-1, tiles.shape[-1])[:num_draws].T
+
+
+def _contraction(item: Held, operands) -> Callable[[Float[Array, "D ..."]], Float[Array, "D n"]]:
+    """Inner products of one leaf's gradients with directions of its shape; what serves all directions is made once."""
+    product = item.product
+    if product is not None and not needs_contraction(product):
+        return lambda directions: _along(product, operands, product.from_leaf(directions))
+    if product is None:
+        rows = operands
+    else:
+        blocks = product.gradients(operands)
+        rows = product.to_leaf(blocks).reshape(blocks.shape[0], item.size)
+
+    def product_with(directions: Float[Array, "D ..."]) -> Float[Array, "D n"]:
+        flat = directions.reshape(-1, item.size).astype(rows.dtype)
+        return jnp.einsum("np,dp->dn", rows, flat, precision=HIGHEST)
+
+    return product_with
+
+
+def leaf_products(problem: Problem, arrays: list[Array], direction: list[Array]) -> Float[Array, "n L"]:
+    r"""Inner products of gradients, given by their factors, with one direction, leaf by leaf.
+
+    .. math:: s_{il} = \langle \nabla_{\theta_l} \ell(\theta; z_i), v_l \rangle
+
+    Guarantees (up to rounding):
+        * The sum over leaves is the derivative of each sample's loss along the direction.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        arrays: From :meth:`Problem.factors`; n samples.
+        direction: One array a gradient coordinate's leaf, in the order of ``problem.engine.layers``.
+
+    Returns:
+        The inner products, in loss; zero for a leaf that the loss does not depend on. No n x p block is formed where
+        layers have factors.
+    """
+    used = iter(problem.engine.held_leaves())
+    num = arrays[0].shape[0]
+    columns = []
+    for layer, along in zip(problem.engine.layers, direction, strict=True):
+        if layer.unused:
+            columns.append(jnp.zeros(num))
+            continue
+        item, _ = next(used)
+        operands = item.operands(arrays) if item.product is not None else arrays[item.places[0]]
+        columns.append(_leaf_product(item, operands, along))
+    return jnp.stack(columns, axis=1)
+
+
+@partial(jax.jit, static_argnames="item")
+def _leaf_product(item: Held, operands, direction: Float[Array, "..."]) -> Float[Array, " n"]:
+    return _contraction(item, operands)(working(direction)[None])[0]
 
 
 def _along(product: Product, operands: list[Operands], directions: Float[Array, "D B K I O"]) -> Float[Array, "D n"]:

@@ -7,6 +7,8 @@ from lggwjax.training.heldout import gradient_norm, population_descent
 from lggwjax.training.loop import TrainingDiverged, TrainSpec, TrainState, measurement_steps, train
 from lggwjax.training.measure import CheckpointPath, measure
 from lggwjax.training.meter import Meter, MeterState, Samples
+from lggwjax.training.monitor import Monitor, MonitorState
+from lggwjax.training.observation import Report
 from lggwjax.training.run import plan_run, prepare_run, run
 
 __all__ = [
@@ -15,6 +17,9 @@ __all__ = [
     "MeasureSpec",
     "Meter",
     "MeterState",
+    "Monitor",
+    "MonitorState",
+    "Report",
     "RunConfig",
     "Samples",
     "TrainSpec",

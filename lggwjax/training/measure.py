@@ -17,7 +17,7 @@ from lggwjax.training.checkpoints import read_params
 from lggwjax.training.checkpoints import steps as checkpoint_steps
 from lggwjax.training.config import environment
 from lggwjax.training.folder import RunFolder
-from lggwjax.training.meter import Meter, Record, Samples
+from lggwjax.training.meter import Meter, Record, Samples, example_form
 from lggwjax.training.recorder import Recorder
 
 
@@ -173,10 +173,6 @@ class CheckpointPath:
             yield read_params(self._directory / str(step), self._like)
 
 
-def _form(batch: PyTree) -> str:
-    return str(jax.tree.map(lambda leaf: f"{np.asarray(leaf).dtype}{list(np.shape(leaf)[1:])}", batch))
-
-
 def _fingerprint(*batches: PyTree) -> str:
     """Hash of the samples, so that a folder is not gone on with by other ones."""
     digest = hashlib.sha256()
@@ -193,9 +189,9 @@ def _samples(batch: PyTree, heldout: PyTree | None, probe_size: int, seed: int) 
         rows = np.random.default_rng([seed, stream]).permutation(batch_size(data))[:probe_size]
         return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
 
-    if heldout is not None and _form(heldout) != _form(batch):
+    if heldout is not None and (got := example_form(heldout)) != example_form(batch):
         raise ValueError(
-            f"Expected heldout samples of the form of batch, got {_form(heldout)} against {_form(batch)}. "
+            f"Expected heldout samples of the form of batch, got {got} against {example_form(batch)}. "
             "Both are pytrees of one structure whose arrays differ in the leading axis only."
         )
     if heldout is not None and batch_size(heldout) < 3:

@@ -262,6 +262,11 @@ class Meter:
         return status
 
 
+def example_form(batch: PyTree) -> str:
+    """Types and shapes of one example, for comparing batches and for messages."""
+    return str(jax.tree.map(lambda leaf: f"{np.asarray(leaf).dtype}{list(np.shape(leaf)[1:])}", batch))
+
+
 @jax.jit
 def _feature_matrix(feature_fn, params, batch) -> Float[Array, "n m"]:
     features = jax.vmap(feature_fn, in_axes=(None, 0))(params, batch)
