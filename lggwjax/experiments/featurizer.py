@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lggwjax.data import DataSpec
@@ -92,9 +93,9 @@ def _of_features(trained: Trained, params) -> Json:
     """Sizes of the features of the train probe, their width, and widths of the sets that hold them."""
     features = trained.features(params, trained.probe)
     norms = np.linalg.norm(features, axis=1)
-    bounds = feature_width_bounds(features)
+    bounds = feature_width_bounds(jnp.asarray(features))
     with_zero = np.concatenate([features, np.zeros_like(features[:1])])
-    width = gaussian_width(jax.random.key(0), with_zero, num_draws=512)
+    width = gaussian_width(jax.random.key(0), jnp.asarray(with_zero), num_draws=512)
     return {
         "m": features.shape[1],
         "active_share": float(np.mean(features != 0)),

@@ -104,8 +104,8 @@ def _margins(scores: Float[np.ndarray, "n k"], labels: np.ndarray) -> Float[np.n
 
 
 def path_rms(records: list[Json]) -> float:
-    """Root mean square of the per-sample gradient norms over all measured checkpoints.
+    """Root mean square of the per-sample gradient norms over all measured checkpoints: a path's width is divided by it.
 
-    A path's width is divided by it. The rms of the last checkpoint alone goes to 0 where the samples are fitted, and the ratio with it to infinity.
+    The rms of the last checkpoint alone goes to 0 where the samples are fitted, and the ratio with it to infinity.
     """
     return math.sqrt(float(np.mean([record["gradient_rms"] ** 2 for record in records])))

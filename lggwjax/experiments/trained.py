@@ -191,7 +191,7 @@ def data_folder(name: str, data_dir: Path | None) -> Path | None:
             "--preset quick, which needs no file."
         )
     folder = Path(data_dir) / inner
-    return (folder if folder.is_dir() else Path(data_dir)).absolute()
+    return folder if folder.is_dir() else Path(data_dir)
 
 
 def replaced(config: RunConfig, **parts: dict[str, Any]) -> RunConfig:

@@ -63,8 +63,10 @@ def measure(settings: Json) -> Json:
     names = ("lggw", "single_width", "union_width", "feature_width", "nerc", "deviation")
     numbers = {name: last[name]["value"] for name in names if last[name] is not None}
     numbers |= {f"{name}_over_rms": numbers[name] / rms for name in ("lggw", "single_width", "union_width", "nerc")}
-    features = trained.features(trained.path[-1], trained.probe)
-    numbers |= {f"feature_bound_{name}": float(b.value) for name, b in feature_width_bounds(features).items()}
+    features = jnp.asarray(trained.features(trained.path[-1], trained.probe))
+    numbers |= {
+        f"feature_bound_{name}": float(b.value) for name, b in feature_width_bounds(features).items()
+    }
     numbers |= {
         "gradient_rms": rms,
         "train_loss": last["train_loss"],

@@ -1,0 +1,133 @@
+"""When a rule says stop: the monitor's, early stopping's, and what was true."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from lggwjax.report.statistics import spent_level
+
+PATIENCE = 3
+"""Looks without a new lowest loss after which early stopping stops."""
+
+CLEAR = 0.02
+"""Share of the loss's range below which a rise or fall counts as none."""
+
+
+class Alarm(NamedTuple):
+    """A rule's decision in one run.
+
+    Attributes:
+        look: Index of the look at which it says stop; None if it never does.
+        kept: Index of the look whose parameters it would keep: the lowest held-out loss so far.
+    """
+
+    look: int | None
+    kept: int
+
+
+class Truth(NamedTuple):
+    """What the samples say that no rule saw.
+
+    Attributes:
+        best: Index of the look with the lowest loss.
+        rises: Whether the loss at the end is clearly above it.
+        span: What the loss moved.
+    """
+
+    best: int
+    rises: bool
+    span: float
+
+
+def descent_alarm(
+    looks: Sequence[dict[str, Any]], num_watched: int, level: float = 0.95, *, corrected: bool = True
+) -> Alarm:
+    """Say when the monitor's rule stops: at the second look in a row, undecided ones passed over, that clearly hurts.
+
+    Args:
+        looks: With ``watched_loss``, ``descent`` and ``stderr`` (the last two absent where there was no step).
+        num_watched: Held-out samples behind them.
+        level: Of all intervals together, or of each.
+        corrected: Whether each look's interval is widened so that all hold together, however many there will be
+            (:func:`lggwjax.report.statistics.spent_level`), as the monitor does.
+
+    Returns:
+        The alarm; kept is the look with the lowest watched loss so far.
+    """
+    hurts, number, best = 0, 0, 0
+    for index, look in enumerate(looks):
+        if look["watched_loss"] < looks[best]["watched_loss"]:
+            best = index
+        if look.get("descent") is None or look.get("stderr") is None:
+            continue
+        number += 1
+        own = spent_level(number, level) if corrected else level
+        half = float(special.stdtrit(num_watched - 1, 0.5 + own / 2)) * look["stderr"]
+        if look["descent"] - half > 0:
+            hurts = 0
+        elif look["descent"] + half < 0:
+            hurts += 1
+            if hurts == 2:
+                return Alarm(index, best)
+    return Alarm(None, best)
+
+
+def loss_alarm(losses: Sequence[float], patience: int = PATIENCE) -> Alarm:
+    """Say when early stopping stops: after ``patience`` looks without a new lowest held-out loss.
+
+    Args:
+        losses: Held-out loss at each look.
+        patience: Looks.
+
+    Returns:
+        The alarm; kept is the look with the lowest loss so far.
+
+    Example:
+        >>> loss_alarm([3.0, 2.0, 2.1, 2.2, 2.3, 1.0])
+        Alarm(look=4, kept=1)
+    """
+    best = 0
+    for index, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = index
+        elif index - best >= patience:
+            return Alarm(index, best)
+    return Alarm(None, best)
+
+
+def truth(losses: Sequence[float]) -> Truth:
+    """Find what really happened to the loss.
+
+    Args:
+        losses: On samples that no rule saw, or of the population.
+
+    Returns:
+        The truth.
+
+    Example:
+        >>> truth([1.0, 0.2, 0.4])
+        Truth(best=1, rises=True, span=0.8)
+    """
+    values = np.asarray(losses, dtype=float)
+    best, span = int(values.argmin()), float(np.ptp(values))
+    return Truth(best, bool(values[-1] - values[best] > CLEAR * span), span)
+
+
+def is_false(alarm: Alarm, losses: Sequence[float]) -> bool:
+    """Say whether an alarm came although the loss went on to fall clearly."""
+    if alarm.look is None:
+        return False
+    values = np.asarray(losses, dtype=float)
+    return bool(values[alarm.look] - values[alarm.look :].min() > CLEAR * np.ptp(values))
+
+
+def excess(alarm: Alarm, losses: Sequence[float]) -> float:
+    """Loss of what a rule keeps above the lowest one, as a share of what the loss moved."""
+    values = np.asarray(losses, dtype=float)
+    span = float(np.ptp(values))
+    return float(values[alarm.kept] - values.min()) / span if span > 0 else math.nan

@@ -1,0 +1,168 @@
+"""Points of a study: each once, whatever happens to them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import numpy as np
+import pytest
+
+from lggwjax.experiments.points import MAX_ATTEMPTS, Point, open_study, plain, run_points
+from lggwjax.report.study import load_study
+
+# Other processes import what they run by name, so it is a module of its own.
+_MODULE = '''
+import os, signal, sys
+from pathlib import Path
+
+def measure(settings):
+    log = Path(settings["log"])
+    with log.open("a") as file:
+        file.write(f"{settings['number']} {os.getpid()}\\n")
+    attempts = log.read_text().split("\\n")
+    tried = sum(line.startswith(f"{settings['number']} ") for line in attempts)
+    kind = settings["kind"]
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "fails" or (kind == "fails once" and tried == 1):
+        raise RuntimeError("no such luck")
+    return {"double": 2.0 * settings["number"], "nothing": float("nan")}
+'''
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "points_of_this_test.py").write_text(_MODULE)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    return importlib.import_module("points_of_this_test")
+
+
+def some_points(tmp_path: Path, kinds: list[str]) -> list[Point]:
+    log = str(tmp_path / "log")
+    return [Point(f"p{i}", {"number": i, "kind": kind, "log": log}) for i, kind in enumerate(kinds)]
+
+
+def runs(tmp_path: Path) -> list[int]:
+    log = tmp_path / "log"
+    return sorted(int(line.split()[0]) for line in log.read_text().split("\n") if line) if log.exists() else []
+
+
+def go(tmp_path: Path, module: ModuleType, points: list[Point], *, resume: bool = False, **options) -> list[dict]:
+    told: list[dict] = []
+    with open_study(tmp_path / "study", "name", "quick", points, resume=resume):
+        run_points(tmp_path / "study", module.measure, progress=told.append, **options)
+    return told
+
+
+def test_each_point_runs_once_and_its_result_is_strict_json(tmp_path, module):
+    told = go(tmp_path, module, some_points(tmp_path, ["fine"] * 3))
+    assert runs(tmp_path) == [0, 1, 2]
+    assert [record["id"] for record in told] == ["p0", "p1", "p2"]
+    study = load_study(tmp_path / "study")
+    assert [point["result"] for point in study.points] == [{"double": 2.0 * i, "nothing": None} for i in range(3)]
+    assert (study.num_missing, study.failed) == (0, [])
+
+
+def test_a_point_that_fails_is_tried_again_and_then_reported(tmp_path, module):
+    told = go(tmp_path, module, some_points(tmp_path, ["fails", "fine", "fails once"]))
+    assert runs(tmp_path) == [0, 0, 1, 2, 2]
+    assert {record["id"]: record["status"] for record in told} == {"p0": "failed", "p1": "done", "p2": "done"}
+    study = load_study(tmp_path / "study")
+    assert [point["id"] for point in study.points] == ["p1", "p2"]
+    [failed] = study.failed
+    assert failed["attempts"] == MAX_ATTEMPTS
+    assert "RuntimeError: no such luck (points_of_this_test.py, line" in failed["error"]
+
+
+def test_resuming_runs_what_is_left_and_gives_failures_another_chance(tmp_path, module):
+    points = some_points(tmp_path, ["fine", "fails", "fine"])
+    go(tmp_path, module, points)
+    (tmp_path / "study" / "points" / "p2.json").unlink()
+    (tmp_path / "log").unlink()
+    told = go(tmp_path, module, points, resume=True)
+    assert runs(tmp_path) == [1, 1, 2]
+    assert {record["id"] for record in told} == {"p1", "p2"}
+
+
+def test_a_folder_that_exists_is_refused_and_left_as_it_is(tmp_path, module):
+    points = some_points(tmp_path, ["fine"])
+    go(tmp_path, module, points)
+    before = {file: file.read_bytes() for file in (tmp_path / "study").rglob("*.json")}
+    with pytest.raises(ValueError, match="which exists. Add --resume"):
+        go(tmp_path, module, points)
+    with pytest.raises(ValueError, match="its points differ"):
+        go(tmp_path, module, some_points(tmp_path, ["fine", "fine"]), resume=True)
+    (tmp_path / "study" / "stranger").mkdir()
+    assert {file: file.read_bytes() for file in (tmp_path / "study").rglob("*.json")} == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with (
+        pytest.raises(ValueError, match="Expected a study folder with study.json"),
+        open_study(tmp_path / "other", "name", "quick", points, resume=True),
+    ):
+        pass
+
+
+def test_two_starts_on_one_folder_do_not_collide(tmp_path, module):
+    points = some_points(tmp_path, ["fine"])
+    with open_study(tmp_path / "study", "name", "quick", points):
+        with (
+            pytest.raises(ValueError, match="in use"),
+            open_study(tmp_path / "study", "name", "quick", points, resume=True),
+        ):
+            pass
+        run_points(tmp_path / "study", module.measure)
+    assert runs(tmp_path) == [0]
+
+
+def test_points_share_compiled_programs_and_jax_is_left_as_it_was(tmp_path, module):
+    before = jax.config.values["jax_compilation_cache_dir"]
+    seen = []
+    points = some_points(tmp_path, ["fine"])
+    with open_study(tmp_path / "study", "name", "quick", points):
+        run_points(tmp_path / "study", lambda _: seen.append(jax.config.values["jax_compilation_cache_dir"]) or {})
+    assert seen[0].endswith(".compiled")
+    assert jax.config.values["jax_compilation_cache_dir"] == before
+    assert not (tmp_path / "study" / ".compiled").exists()
+
+
+def test_numbers_become_strict_json():
+    given = {"a": np.float32(0.5), "b": np.array([[1, 2]]), "c": [float("inf"), True, "x"], 3: np.int64(4)}
+    assert plain(given) == {"a": 0.5, "b": [[1, 2]], "c": [None, True, "x"], "3": 4}
+    json.dumps(plain(given), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_processes_side_by_side_share_the_points(tmp_path, module):
+    told = go(tmp_path, module, some_points(tmp_path, ["fine"] * 6 + ["fails"]), workers=2)
+    assert runs(tmp_path) == [0, 1, 2, 3, 4, 5, 6, 6]
+    assert len(told) == 7
+    assert str(os.getpid()) not in {line.split()[1] for line in (tmp_path / "log").read_text().split("\n") if line}
+
+
+@pytest.mark.slow
+def test_a_point_that_kills_its_process_takes_no_other_point_with_it(tmp_path, module):
+    told = go(tmp_path, module, some_points(tmp_path, ["fine", "killed", "fine", "fine"]), workers=2)
+    assert {record["id"]: record["status"] for record in told} == {
+        "p0": "done",
+        "p1": "failed",
+        "p2": "done",
+        "p3": "done",
+    }
+    assert runs(tmp_path) == [0, 1, 1, 2, 3]
+    assert load_study(tmp_path / "study").failed[0]["error"] == "its process ended."
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # submitit's own
+def test_points_go_through_submitit(tmp_path, module, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    told = go(tmp_path, module, some_points(tmp_path, ["fine"] * 3), workers=2, cluster="local")
+    assert runs(tmp_path) == [0, 1, 2]
+    assert len(told) == 3
