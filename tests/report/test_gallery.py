@@ -51,7 +51,7 @@ def test_every_figure_has_png_svg_and_the_numbers_behind_it(run_of, kind, missin
         for column in set(table) & set(records):
             np.testing.assert_array_equal([float(x) for x in table[column]], records[column].to_numpy(float))
         assert figure.name == "ratios" or set(table) <= set(records)
-        assert figure.alt.startswith(figure.title)
+        assert figure.alt.en.startswith(figure.title.en)
 
 
 def test_ratios_do_not_change_with_the_scale_of_the_loss(run_of):

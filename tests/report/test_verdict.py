@@ -65,14 +65,14 @@ def test_where_helping_stopped(signs, word, turn, negatives):
     found = verdict(table(signs, lowest=2), {})
     assert (found.word, found.turn, found.negatives) == (word, turn, negatives)
     assert found.num_looks == len(signs.replace(".", ""))
-    assert all(sentence.endswith(".") and len(sentence) > 30 for sentence in found.sentences)
+    assert all(s.en.endswith(".") and s.ja.endswith("。") and len(s.ja) > 20 for s in found.sentences)
 
 
 @pytest.mark.parametrize(
     ("signs", "opening"), [(".++", "Yes:"), (".+-", "No:"), (".00", "Undecided:"), (".+--0", "No longer clearly:")]
 )
 def test_the_first_sentence_answers(signs, opening):
-    assert verdict(table(signs, lowest=1), {}).sentences[0].startswith(opening)
+    assert verdict(table(signs, lowest=1), {}).sentences[0].en.startswith(opening)
 
 
 def test_the_width_takes_no_part():
@@ -82,7 +82,7 @@ def test_the_width_takes_no_part():
 
 
 def test_a_single_negative_interval_is_called_weak_and_a_row_of_them_is_not():
-    single, row = verdict(table(".+++++-"), {}).sentences[2], verdict(table(".+++---"), {}).sentences[2]
+    single, row = verdict(table(".+++++-"), {}).sentences[1].en, verdict(table(".+++---"), {}).sentences[1].en
     assert "a single negative interval out of 6" in single
     assert "weak" in single
     assert "3 of the 3 from the turn on are negative" in row
@@ -96,27 +96,27 @@ def test_a_single_negative_interval_is_called_weak_and_a_row_of_them_is_not():
 def test_the_held_out_loss_corroborates(lowest, says):
     found = verdict(table(".++----", lowest=lowest), {})
     assert found.lowest_step == 10 * lowest
-    assert says in found.sentences[2]
+    assert says in found.sentences[1].en
 
 
 def test_without_held_out_part_it_does_not_speak_of_unseen_data():
     found = verdict(table("..."), {})
     assert found.word == "unknown"
-    assert "no held-out part, so it cannot say" in found.sentences[0]
-    assert not any(word in " ".join(found.sentences) for word in ("hurt", "95%", "Yes", "population"))
+    assert "no held-out part, so it cannot say" in found.sentences[0].en
+    assert not any(word in " ".join(s.en for s in found.sentences) for word in ("hurt", "95%", "Yes", "population"))
 
 
 def test_with_losses_but_no_descent_it_gives_a_hint_only():
     found = verdict(table("...", lowest=1), {})
     assert found.word == "unknown"
-    assert "lowest at measured step 10" in found.sentences[1]
-    assert "no test" in found.sentences[2]
+    assert "lowest at measured step 10" in found.sentences[1].en
+    assert "no test" in found.sentences[1].en
 
 
 def test_population_is_a_word_for_exact_populations():
     records = table(".++-", lowest=2)
-    finite = " ".join(verdict(records, {"data": {"population": False}}).sentences)
-    exact = " ".join(verdict(records, {"data": {"population": True}}).sentences)
+    finite = " ".join(s.en for s in verdict(records, {"data": {"population": False}}).sentences)
+    exact = " ".join(s.en for s in verdict(records, {"data": {"population": True}}).sentences)
     assert "population" not in finite
     assert "population descent" in exact
     assert {unseen_word(config) for config in ({}, {"data": None}, {"data": {"population": {}}})} == {"held-out"}
@@ -124,13 +124,13 @@ def test_population_is_a_word_for_exact_populations():
 
 def test_fresh_samples_are_no_reuse(run_of):
     folder = run_of("fresh")
-    first = verdict(load_run(folder), load_config(folder)).sentences[0]
-    assert "No sample was used twice" in first
+    first = verdict(load_run(folder), load_config(folder)).sentences[0].en
+    assert "no sample was used twice" in first
     assert "same samples" not in first
 
 
 def test_one_pass_is_no_reuse():
-    assert "reuse had not begun" in verdict(table(".+", passes=1.0), {}).sentences[0]
+    assert "reuse had not begun" in verdict(table(".+", passes=1.0), {}).sentences[0].en
 
 
 def test_on_an_overfitting_run(run_of):
@@ -139,9 +139,35 @@ def test_on_an_overfitting_run(run_of):
     found = verdict(records, load_config(folder))
     assert found.turn == (24, 33)
     assert words(records)[:2] == ["unknown", "helps"]
-    assert "nats" in found.sentences[0]
+    assert "nats" in found.sentences[0].en
 
 
 def test_no_record_is_refused():
     with pytest.raises(ValueError, match="at least one measurement"):
         verdict(table(""), {})
+
+
+@pytest.mark.parametrize(
+    ("signs", "advice"),
+    [
+        (".++", "go on with these samples, and measure again at about step 40"),
+        (".+--", "go back to the checkpoint of step 10, the last that clearly helped, stop reusing these samples"),
+        (".--", "go back to before step 10, the first that clearly hurt"),
+        (".+--0", "go back to the checkpoint of step 10"),
+        (".+0", "until then, one step gains at most 0.600 units of loss"),
+    ],
+)
+def test_the_last_sentence_says_what_to_do(signs, advice):
+    sentence = verdict(table(signs), {"data": {"num_heldout": 100}}).sentences[2]
+    assert sentence.en.startswith("Next: ")
+    assert sentence.ja.startswith("次に行うこと：")
+    assert advice in sentence.en
+
+
+def test_an_undecided_step_asks_for_the_samples_that_would_decide_it():
+    # The interval reaches 0.5 to both sides of 0.1: 25 times the samples make it a fifth as long.
+    sentence = verdict(table(".+0"), {"data": {"num_heldout": 100}}).sentences[2]
+    assert "about 2,500 held-out samples instead of 100" in sentence.en
+    assert "ホールドアウトを100個から約2,500個に" in sentence.ja
+    for config in ({}, {"data": {"num_heldout": 0}}, {"data": {"num_heldout": 100, "population": True}}):
+        assert "held-out samples instead" not in verdict(table(".+0"), config).sentences[2].en
