@@ -18,6 +18,13 @@ CLEAR = 0.02
 """Share of the loss's range below which a rise or fall counts as none."""
 
 
+DEVIATIONS = 4.0
+"""Standard deviations by which a signal has to exceed what was expected of it."""
+
+WINDOW = 12
+"""Looks that say what is expected of the next ones."""
+
+
 class Alarm(NamedTuple):
     """A rule's decision in one run.
 
@@ -98,6 +105,41 @@ def loss_alarm(losses: Sequence[float], patience: int = PATIENCE) -> Alarm:
         elif index - best >= patience:
             return Alarm(index, best)
     return Alarm(None, best)
+
+
+def rise_alarm(values: Sequence[float] | np.ndarray) -> int | None:
+    """Say when a signal rises: two looks in a row above what the looks before them were and where they were heading.
+
+    That is the mean of the ``WINDOW`` looks before the two, or the line through these looks drawn on where it is
+    higher; above means by ``DEVIATIONS`` standard deviations of what the line leaves over.
+
+    Args:
+        values: The signal at each look.
+
+    Returns:
+        Index of the second such look; None if there is none.
+
+    Example:
+        >>> rise_alarm([0.0, 0.1] * 10 + [9.0, 9.0])
+        21
+    """
+    numbers, places = np.asarray(values, dtype=float), np.arange(WINDOW)
+    for first in range(WINDOW, len(numbers) - 1):
+        window = numbers[first - WINDOW : first]
+        slope, start = np.polyfit(places, window, 1)
+        left_over = np.sqrt(np.sum((window - start - slope * places) ** 2) / (WINDOW - 2))
+        expected = np.maximum(start + slope * np.array([WINDOW, WINDOW + 1]), window.mean())
+        # The line itself is known the less, the further it is drawn.
+        spread = left_over * np.sqrt(1 + 1 / WINDOW + _reach() ** 2)
+        if np.all(numbers[first : first + 2] > expected + DEVIATIONS * spread):
+            return first + 1
+    return None
+
+
+def _reach() -> np.ndarray:
+    """How far the two looks lie from the middle of the window, in its own standard deviations times root n."""
+    places = np.arange(WINDOW)
+    return (np.array([WINDOW, WINDOW + 1]) - places.mean()) / np.sqrt(np.sum((places - places.mean()) ** 2))
 
 
 def truth(losses: Sequence[float]) -> Truth:

@@ -27,8 +27,8 @@ SIZE_NOTE = Text(
 
 DEVIATION_CAPTION = Text(
     "Distance between the gradient on the samples used again and again and the gradient on held-out samples. "
-    "Bands: 95% t intervals over seeds.",
-    "繰り返し使うサンプルでの勾配と、ホールドアウトサンプルでの勾配との距離です。帯はシードに関する 95% t 信頼区間です。",
+    "Bands, from three seeds on: 95% t intervals.",
+    "繰り返し使うサンプルでの勾配と、ホールドアウトサンプルでの勾配との距離です。帯はシードに関する 95% t 信頼区間です（シード 3 個以上）。",
 )
 
 BOUNDS_CAPTION = Text(
@@ -40,9 +40,9 @@ BOUNDS_CAPTION = Text(
 
 DESCENT_CAPTION = Text(
     "First-order drop of the loss on unseen data by the step before each look: below zero, reuse hurts. "
-    "Linear near zero, logarithmic beyond. Bands: 95% t intervals over seeds.",
+    "Linear near zero, logarithmic beyond. Bands, from three seeds on: 95% t intervals.",
     "各測定の直前の1ステップが、未見データの損失をどれだけ下げるか（1次近似）です。0 を下回ると再利用は害になって"
-    "います。0 の近くは線形、その外は対数目盛です。帯はシードに関する 95% t 信頼区間です。",
+    "います。0 の近くは線形、その外は対数目盛です。帯はシードに関する 95% t 信頼区間です（シード 3 個以上）。",
 )
 
 WORTH_CAPTION = Text(
