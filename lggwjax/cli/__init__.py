@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from lggwjax.cli import claims, measure, run
+from lggwjax.cli import claims, experiment, measure, run
 
-_COMMANDS = (run, measure, claims)
+_COMMANDS = (run, measure, claims, experiment)
 
 
 class _OneLine(argparse.ArgumentParser):

@@ -59,3 +59,22 @@ def _latest(record: dict[str, Any]) -> str:
         low, high = descent["ci95"]
         text += f" descent {descent['value']:.2g} [{low:.2g}, {high:.2g}]"
     return text
+
+
+@contextlib.contextmanager
+def study_progress(*, quiet: bool) -> Iterator[Any]:
+    """Show a bar with the latest point of a study; failed ones get a line of their own."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(record: dict[str, Any], total: int) -> None:
+            bar.update(task, total=total, advance=1, description=escape(str(record["id"])))
+            if record["status"] != "done":
+                bar.console.print(f"{record['id']} failed: {record.get('error')}", markup=False, highlight=False)
+
+        yield show

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lggwjax.data import DataSpec
-from lggwjax.experiments.catalogue import Preset
+from lggwjax.experiments import Preset
 from lggwjax.experiments.points import Point
 from lggwjax.experiments.trained import data_folder, run_config, run_settings, train_path
 from lggwjax.models.spec import ModelSpec

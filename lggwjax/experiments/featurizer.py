@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lggwjax.data import DataSpec
-from lggwjax.experiments.catalogue import Preset
+from lggwjax.experiments import Preset
 from lggwjax.experiments.points import Point
 from lggwjax.experiments.trained import Trained, data_folder, run_config, run_settings, train_path
 from lggwjax.models.spec import ModelSpec

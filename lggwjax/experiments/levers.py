@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lggwjax.data import DataSpec
-from lggwjax.experiments.catalogue import Preset
+from lggwjax.experiments import Preset
 from lggwjax.experiments.outcomes import outcomes
 from lggwjax.experiments.points import Point
 from lggwjax.experiments.trained import data_folder, replaced, run_config, run_settings

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lggwjax.data import DataSpec
-from lggwjax.experiments.catalogue import Preset
+from lggwjax.experiments import Preset
 from lggwjax.experiments.measures import path_rms, usual_measures
 from lggwjax.experiments.points import Point
 from lggwjax.experiments.trained import data_folder, replaced, run_config, run_settings, train_path

@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from lggwjax.data import DataSpec, LinearPopulation
-from lggwjax.experiments.catalogue import Preset
+from lggwjax.experiments import Preset
 from lggwjax.experiments.points import Point
 from lggwjax.experiments.trained import Trained, compact, data_folder, run_config, run_settings, train_path
 from lggwjax.gradients.selection import as_partial, select

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from lggwjax.experiments import grid
-from lggwjax.experiments.catalogue import PRESETS, Preset, find_study
-from lggwjax.experiments.points import Cluster, open_study, run_points
+from lggwjax.experiments import PRESETS, STUDIES, Preset, grid
+from lggwjax.experiments.points import Cluster, Measure, Point, open_study, run_points
 from lggwjax.training.files import Json
+
+
+class Study(NamedTuple):
+    """A study's two functions.
+
+    Attributes:
+        points: From a preset and the folder of data files (or None) to the points.
+        measure: From a point's settings to its result.
+    """
+
+    points: Callable[[Preset, Path | None], Sequence[Point]]
+    measure: Measure
+
+
+def find_study(name: str) -> Study:
+    """Load a study by its name.
+
+    Args:
+        name: One of ``STUDIES``.
+
+    Returns:
+        The study.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"Expected a study, one of {', '.join(STUDIES)}, got {name!r}.")
+    module: Any = importlib.import_module(f"lggwjax.experiments.{name.replace('-', '_')}")
+    return Study(module.points, module.measure)
 
 
 def run_study(

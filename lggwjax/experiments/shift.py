@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 import lggwjax
 from lggwjax.data import Batch, DataSpec
 from lggwjax.data.shifts import SHIFTS, Shift, shifted
-from lggwjax.experiments.catalogue import Preset
+from lggwjax.experiments import Preset
 from lggwjax.experiments.points import Point
 from lggwjax.experiments.trained import data_folder, run_config, run_settings
 from lggwjax.gradients.selection import as_partial, select

@@ -9,7 +9,7 @@ from typing import get_args
 import jax.numpy as jnp
 
 from lggwjax.data import DataSpec
-from lggwjax.experiments.catalogue import Preset
+from lggwjax.experiments import Preset
 from lggwjax.experiments.measures import path_rms, usual_measures
 from lggwjax.experiments.points import Point
 from lggwjax.experiments.trained import Trained, data_folder, run_config, run_settings, train_path
