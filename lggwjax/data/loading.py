@@ -44,10 +44,22 @@ def load(spec: DataSpec) -> Split:
         >>> split.sample["x"].shape, split.heldout_probe["x"].shape, split.num_outputs
         ((100, 8, 8, 1), (10, 8, 8, 1), 10)
     """
-    return _from_population(spec) if spec.name in POPULATIONS else _from_source(spec, _open(spec))
+    return _from_population(spec) if spec.name in POPULATIONS else _from_source(spec, open_source(spec))
 
 
-def _open(spec: DataSpec) -> Source:
+def open_source(spec: DataSpec) -> Source:
+    """Check the data named and say how many rows there are; none is read yet.
+
+    Args:
+        spec: What to open; not one of the populations, which have no rows.
+
+    Returns:
+        Sizes, task and classes, and how to read rows.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is not what it says.
+    """
     if spec.name == "digits":
         return _digits()
     folder = spec.data_dir or Path()

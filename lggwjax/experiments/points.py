@@ -22,7 +22,7 @@ from lggwjax.training.config import environment
 from lggwjax.training.files import LOCK, Json, lock, lock_folder, partial_name, strict_json, write_json
 
 MAX_ATTEMPTS = 2
-_COMPILED = ".compiled"
+COMPILED = ".compiled"
 _LOG = logging.getLogger(__name__)
 
 Measure = Callable[[Json], Json]
@@ -70,7 +70,7 @@ def open_study(
     file = folder / STUDY_FILE
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected a folder to write the study to, got the file {folder}. Choose another --out.")
-    ours = {LOCK, partial_name(file).name}
+    ours = {LOCK, COMPILED, partial_name(file).name}
     strangers = {entry.name for entry in folder.iterdir()} - ours if folder.exists() else set()
     if strangers and not resume:
         raise ValueError(f"Expected a new folder, got {folder}, which exists. Add --resume or choose another --out.")
@@ -87,7 +87,7 @@ def open_study(
             (folder / POINTS_DIR).mkdir(exist_ok=True)
             write_json(file, asked | {"environment": environment()})
         yield there
-        shutil.rmtree(folder / _COMPILED, ignore_errors=True)
+        shutil.rmtree(folder / COMPILED, ignore_errors=True)
     finally:
         os.close(held)
 
@@ -203,7 +203,7 @@ def work(folder: Path, measure: Measure, announce: Callable[[Json], None] | None
         announce: Called with the record of each point that is done or given up.
     """
     settings = {point["id"]: point["settings"] for point in read_object(folder / STUDY_FILE, "")["points"]}
-    with _shared_programs(folder):
+    with shared_programs(folder):
         _work(folder, settings, measure, announce)
 
 
@@ -256,13 +256,13 @@ def _is_final(record: Json) -> bool:
 
 
 @contextlib.contextmanager
-def _shared_programs(folder: Path) -> Iterator[None]:
+def shared_programs(folder: Path) -> Iterator[None]:
     """Let points of one shape compile once, in whichever process they run; leave jax's settings as they were."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     wanted = {
-        "jax_compilation_cache_dir": str((folder / _COMPILED).resolve()),
+        "jax_compilation_cache_dir": str((folder / COMPILED).resolve()),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }

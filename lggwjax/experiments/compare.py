@@ -1,0 +1,142 @@
+"""A proof of concept for a team: which of a few designs is better on these data, how sure that is, and what next."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lggwjax.experiments.compare_data import Facts, look_at
+from lggwjax.experiments.compare_plan import as_dict, num_steps, pilot, points
+from lggwjax.experiments.compare_point import measure
+from lggwjax.experiments.designs import Design, default_designs, read_designs
+from lggwjax.experiments.points import COMPILED, open_study, run_points
+from lggwjax.report.records import read_object
+from lggwjax.report.study import STUDY_FILE
+from lggwjax.training.files import Json, write_json
+
+MOST_SEEDS, MOST_DESIGNS = 100, 12
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a comparison is asked, which may be asked anew of one that has been run.
+
+    Attributes:
+        worth: Smallest difference in held-out loss worth deciding, as a share of the loss of the trivial predictor.
+        target_loss: Held-out loss that is wanted, or None.
+        price_per_hour: Of this machine, in a currency of the reader's own, or None.
+        price_per_sample: Of one labelled sample, in the same currency, or None.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    worth: float = 0.02
+    target_loss: float | None = None
+    price_per_hour: float | None = None
+    price_per_sample: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.worth < 1:
+            raise ValueError(f"Expected --worth between 0 and 1, got {self.worth}. 0.02 is two percent.")
+        if self.target_loss is not None and not (math.isfinite(self.target_loss) and self.target_loss > 0):
+            raise ValueError(f"Expected --target-loss > 0, got {self.target_loss}.")
+        for name in ("price_per_hour", "price_per_sample"):
+            price = getattr(self, name)
+            if price is not None and not (math.isfinite(price) and price >= 0):
+                raise ValueError(f"Expected --{name.replace('_', '-')} >= 0, got {price}. Leave it out for none.")
+
+
+def compare(
+    data: str,
+    *,
+    label: str | None = None,
+    data_dir: Path | None = None,
+    config: Path | None = None,
+    minutes: float = 5.0,
+    seeds: int = 5,
+    num_samples: int | None = None,
+    num_heldout: int | None = None,
+    question: Question | None = None,
+    out: Path | None = None,
+    workers: int = 1,
+    resume: bool = False,
+    progress: Callable[[Json, int], None] | None = None,
+) -> Path:
+    """Compare designs by held-out loss at equal training time, and write a page with a recommendation.
+
+    Args:
+        data: A csv or npz file, a folder with one, or the name of a data set.
+        label: Column to predict, of a csv.
+        data_dir: Where the files of a named data set lie.
+        config: A TOML file with designs of one's own; by default three that suit the data.
+        minutes: Time for everything. It is turned into steps by a pilot, once; a comparison that is resumed keeps them.
+        seeds: Draws of sample, held-out part and initial parameters. With one there is no winner.
+        num_samples: Samples trained on; by default two thirds of the rows.
+        num_heldout: Samples held out; by default the rest.
+        question: What is worth deciding, what is wanted, and prices.
+        out: The folder; by default ``comparisons/DATA``.
+        workers: Processes side by side.
+        resume: Go on with what is there.
+        progress: Called with each finished point's record and the number of points.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If data, designs, budget or folder cannot be used as asked; one line that says what to do.
+        FileNotFoundError: If a file is missing.
+    """
+    from lggwjax.report import write_study_page  # matplotlib is loaded when there is something to draw
+
+    _check_numbers(minutes, seeds, workers)
+    facts = look_at(data, label=label, data_dir=data_dir, num_samples=num_samples, num_heldout=num_heldout)
+    designs = default_designs(images=facts.images) if config is None else read_designs(config)
+    if len(designs) > MOST_DESIGNS:
+        raise ValueError(f"Expected at most {MOST_DESIGNS} designs, got {len(designs)}. Each makes the others harder.")
+    folder = out or Path("comparisons") / Path(data).stem
+    request = {
+        "data": facts.as_dict(),
+        "designs": [design.as_dict() for design in designs],
+        "minutes": minutes,
+        "seeds": seeds,
+    }
+    plan = _plan(folder, designs, facts, request, workers, resume)
+    todo = points(designs, facts, plan["steps"], seeds)
+    tell = progress or (lambda *_: None)
+    with open_study(folder, "compare", "own", todo, resume=resume, extra=request | {"plan": plan}):
+        file = folder / STUDY_FILE
+        write_json(file, read_object(file, "") | {"question": asdict(question or Question())})
+        run_points(folder, measure, workers=workers, progress=lambda record: tell(record, len(todo)))
+        return write_study_page(folder)
+
+
+def _check_numbers(minutes: float, seeds: int, workers: int) -> None:
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise ValueError(f"Expected --minutes > 0, got {minutes}.")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise ValueError(f"Expected --seeds from 1 to {MOST_SEEDS}, got {seeds}. Five are usual; one has no winner.")
+    if workers < 1:
+        raise ValueError(f"Expected --workers >= 1, got {workers}.")
+
+
+def _plan(
+    folder: Path, designs: Sequence[Design], facts: Facts, request: Json, workers: int, resume: bool
+) -> Json:
+    """Take the plan of the comparison that is gone on with, or time a pilot."""
+    file = folder / STUDY_FILE
+    if resume and file.is_file():
+        held = read_object(file, "Choose another --out.")
+        plan, steps = held.get("plan"), (held.get("plan") or {}).get("steps")
+        if not isinstance(steps, dict) or set(steps) != {design.name for design in designs}:
+            raise ValueError(f"Expected the comparison in {file}, got another study. Choose another --out.")
+        return plan  # type: ignore[return-value]
+    if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {COMPILED}):
+        raise ValueError(f"Expected a new folder, got {folder}, which exists. Add --resume or choose another --out.")
+    start = time.perf_counter()
+    costs = pilot(designs, facts, folder)
+    steps = num_steps(costs, facts, minutes=request["minutes"], seeds=request["seeds"], workers=workers)
+    return as_dict(costs, steps) | {"pilot_seconds": round(time.perf_counter() - start, 3)}
