@@ -23,6 +23,7 @@ from lggwjax.training.pace import Pace
 from lggwjax.training.recorder import peak_memory
 
 OVERHEAD = 0.05  # of the wall time, unless asked for otherwise
+WIDTH_SAMPLES = 256  # held-out samples whose widths are measured; a Gram matrix of thousands would be slow
 MIN_HELDOUT = 16  # below, the unbiased norms of a record have no useful error bar
 
 Writer = Callable[[Report], None]
@@ -112,7 +113,7 @@ class Monitor:
                 dropout or augmentation, norms with running averages.
             train_probe: Some training samples, for the widths; a pytree with a leading axis.
             heldout_probe: At least 16 samples that take no part in training, for the verdict; or None: then widths are
-                reported and the verdict is ``unknown``.
+                reported and the verdict is ``unknown``. Their widths are those of the first 256.
             every: Measure at steps that are multiples of it.
             overhead: Or: measure as often as keeps to this share of the wall time; 0.05 if neither is given.
             level: Coverage of the intervals of all looks at once.
@@ -142,7 +143,8 @@ class Monitor:
         batch_size(train_probe)
         if heldout_probe is not None:
             _check_heldout(train_probe, heldout_probe)
-        samples = Samples(train_probe, train_probe, heldout_probe, heldout_probe)
+        few = jax.tree.map(lambda leaf: leaf[:WIDTH_SAMPLES], heldout_probe)
+        samples = Samples(train_probe, train_probe, heldout_probe, few)
         functions: dict[str, Any] = {"wrt": wrt, "predict_fn": predict_fn, "feature_fn": feature_fn}
         self._meter = Meter(loss_fn, samples, num_draws=num_draws, seed=seed, route="sketched", **functions)
         self._loss_fn, self._heldout, self._wrt, self._level = loss_fn, heldout_probe, wrt, level

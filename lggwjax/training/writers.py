@@ -33,7 +33,9 @@ class _Closing:
 
 
 class _Lines(_Closing):
-    """A text file that grows by whole lines, each on its way to the disk before the call returns."""
+    """A text file that grows by whole lines, each on the disk before the call returns."""
+
+    _BEGINS = b""  # how the first line begins, whole or torn off
 
     def __init__(self, path: str | Path, *, append: bool):
         self.path = Path(path)
@@ -42,19 +44,18 @@ class _Lines(_Closing):
             raise ValueError(
                 f"Expected a new file, got {self.path}, which holds records. Pass append=True or choose another path."
             )
+        text = self.path.read_bytes() if self.path.exists() else b""
+        try:
+            if text and not text.startswith(self._BEGINS):
+                raise ValueError
+            self._last = self._last_step(text.split(b"\n")[:-1])
+        except (ValueError, KeyError, IndexError, StopIteration):
+            raise ValueError(f"Expected records with a step in {self.path}, got others. Choose another path.") from None
         self._file: int | None = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         # A line that was torn off by a kill would swallow the next one.
-        text = self.path.read_bytes()
         os.ftruncate(self._file, text.rfind(b"\n") + 1)
-        self._lines = text.split(b"\n")[:-1]
-        try:
-            self._last = self._last_step()
-        except (ValueError, KeyError, IndexError, StopIteration):
-            self.close()
-            raise ValueError(f"Expected records with a step in {self.path}, got others. Choose another path.") from None
-        del self._lines
 
-    def _last_step(self) -> int:
+    def _last_step(self, lines: list[bytes]) -> int:
         raise NotImplementedError
 
     def _is_new(self, report: Report) -> bool:
@@ -91,6 +92,8 @@ class JsonlWriter(_Lines):
         'metrics.jsonl'
     """
 
+    _BEGINS = b'{"step"'
+
     def __init__(self, path: str | Path, *, append: bool = False):
         """Open the file.
 
@@ -103,8 +106,8 @@ class JsonlWriter(_Lines):
         """
         super().__init__(path, append=append)
 
-    def _last_step(self) -> int:
-        return int(json.loads(self._lines[-1])["step"]) if self._lines else -1
+    def _last_step(self, lines: list[bytes]) -> int:
+        return int(json.loads(lines[-1])["step"]) if lines else -1
 
     def __call__(self, report: Report) -> None:
         """Write a report."""
@@ -122,6 +125,8 @@ class CsvWriter(_Lines):
         'monitor.csv'
     """
 
+    _BEGINS = b"step,"
+
     def __init__(self, path: str | Path, *, append: bool = False):
         """Open the file.
 
@@ -135,12 +140,12 @@ class CsvWriter(_Lines):
         self._columns: list[str] | None = None
         super().__init__(path, append=append)
 
-    def _last_step(self) -> int:
-        if not self._lines:
+    def _last_step(self, lines: list[bytes]) -> int:
+        if not lines:
             return -1
-        self._columns = next(csv.reader([self._lines[0].decode()]))
+        self._columns = next(csv.reader([lines[0].decode()]))
         place = self._columns.index("step")
-        return int(next(csv.reader([self._lines[-1].decode()]))[place]) if len(self._lines) > 1 else -1
+        return int(next(csv.reader([lines[-1].decode()]))[place]) if len(lines) > 1 else -1
 
     def __call__(self, report: Report) -> None:
         """Write a report.

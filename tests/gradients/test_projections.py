@@ -15,7 +15,7 @@ from lggwjax import lggw, random_projections
 from lggwjax.gradients import projections
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.engine import pose
-from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
+from lggwjax.gradients.projections import distances, leaf_products, project_by_jvp, project_factors
 from tests.gradients.layers import LAYERS, NUM, WITHOUT, normal, quick
 
 KEY = jax.random.key(3)
@@ -53,6 +53,25 @@ def test_factors_and_forward_derivatives_project_on_the_same_directions(name):
         rtol=1e-4,
         atol=1e-5 * scale,
     )
+
+
+@pytest.mark.parametrize(
+    "name", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in ALL if name not in FEW)]
+)
+def test_products_with_one_direction_leaf_by_leaf(name):
+    layer = ALL[name]
+    problem = layer.problem()
+    direction = [normal(200 + leaf, *jnp.shape(x)) for leaf, x in enumerate(jax.tree.leaves(layer.params))]
+    found = np.asarray(leaf_products(problem, problem.factors(layer.params, layer.batch), direction))
+    brute = [
+        block @ np.asarray(along, np.float64).reshape(-1)
+        for block, along in zip(layer.blocks(layer.params), direction, strict=True)
+    ]
+    brute = np.stack(brute, axis=1)
+    assert found.shape == (NUM, len(direction))
+    scale = np.abs(brute).max()
+    assert np.abs(found - brute).max() < 1e-5 * scale
+    assert np.abs(1.001 * found - brute).max() > 1e-4 * scale
 
 
 @pytest.mark.slow
