@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from lggwjax.cli import claims, experiment, measure, run
+from lggwjax.cli import claims, experiment, measure, report, run
 
-_COMMANDS = (run, measure, claims, experiment)
+_COMMANDS = (run, measure, claims, experiment, report)
 
 
 class _OneLine(argparse.ArgumentParser):

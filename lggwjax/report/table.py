@@ -10,6 +10,8 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from lggwjax.report.statistics import Interval
+
 NONE = "–"
 _WORD_STYLES = {"helps": "green", "undecided": "yellow", "hurts": "red", "unknown": "dim"}
 
@@ -70,6 +72,16 @@ def estimate_text(row: Mapping[Any, Any], name: str, digits: int = 2) -> str:
     if power == 0:
         return text
     return (f"{text} ×1e{power}" if lopsided else f"({text})e{power}").replace("e-", "e−")
+
+
+def interval_text(found: Interval, digits: int = 2) -> str:
+    """Write an interval, rounded to what it supports, as `estimate_text` does.
+
+    Example:
+        >>> interval_text(Interval(0.2912, 0.2712, 0.3112, 0.01, 5))
+        '0.291 ± 0.020'
+    """
+    return estimate_text({"x.value": found.value, "x.ci95_low": found.low, "x.ci95_high": found.high}, "x", digits)
 
 
 def summary_table(records: pd.DataFrame, words: Iterable[str], unseen: str = "held-out") -> Table:
