@@ -63,18 +63,29 @@ def _latest(record: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def study_progress(*, quiet: bool) -> Iterator[Any]:
-    """Show a bar with the latest point of a study; failed ones get a line of their own."""
+    """Show a bar with the latest point of a study, once it has begun; failed ones get a line of their own."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("", total=None)
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+    task, started = bar.add_task("", total=None), False
 
-        def show(record: dict[str, Any], total: int) -> None:
-            bar.update(task, total=total, advance=1, description=escape(str(record["id"])))
-            if record["status"] != "done":
-                bar.console.print(f"{record['id']} failed: {record.get('error')}", markup=False, highlight=False)
+    def show(record: dict[str, Any] | None, total: int) -> None:
+        nonlocal started
+        if not started:
+            bar.start()
+            started = True
+        if record is None:
+            bar.update(task, total=total)
+            return
+        bar.update(task, total=total, advance=1, description=escape(str(record["id"])))
+        if record["status"] != "done":
+            bar.console.print(f"{record['id']} failed: {record.get('error')}", markup=False, highlight=False)
 
+    try:
         yield show
+    finally:
+        if started:
+            bar.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.resources
 import logging
 import shutil
 from pathlib import Path
@@ -12,7 +13,13 @@ from lggwjax.cli.console import study_progress
 from lggwjax.experiments import PRESETS, STUDIES
 
 _STUDIES = "\n".join(f"  {name:14} {question}" for name, question in STUDIES.items())
-_EPILOG = f"studies:\n{_STUDIES}\n\n--config FILE runs a grid of your own instead; see lggwjax/experiments/templates/sweep.toml."
+_EPILOG = f"""studies:
+{_STUDIES}
+
+A grid of your own:
+  lggwjax experiment --template > sweep.toml      then edit it
+  lggwjax experiment --config sweep.toml
+"""
 
 
 def add_parser(commands: Any) -> None:
@@ -27,6 +34,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="which study")
     parser.add_argument("--preset", default="quick", metavar="P", help=f"{', '.join(PRESETS)} (default quick)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with a grid of runs of your own")
+    parser.add_argument("--template", action="store_true", help="print such a file, with comments, and stop")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where mnist/ and cifar-10-batches-bin/ lie")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes side by side (default 1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="study folder (default studies/NAME-PRESET)")
@@ -44,6 +52,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> int:
+    if options.template:
+        template = importlib.resources.files("lggwjax.experiments") / "templates" / "sweep.toml"
+        print(template.read_text(encoding="utf-8"), end="")
+        return 0
     from lggwjax.experiments.run import run_study
 
     logging.getLogger("lggwjax").setLevel(logging.ERROR)  # each network is a new function, as it has to be here

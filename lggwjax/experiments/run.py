@@ -53,7 +53,7 @@ def run_study(
     resume: bool = False,
     cluster: Cluster = "here",
     cluster_options: Json | None = None,
-    progress: Callable[[Json, int], None] | None = None,
+    progress: Callable[[Json | None, int], None] | None = None,
 ) -> Path:
     """Run a study and write its figures, tables and page.
 
@@ -68,7 +68,7 @@ def run_study(
         resume: Go on with what is there.
         cluster: See :func:`lggwjax.experiments.points.run_points`.
         cluster_options: The same.
-        progress: Called with each finished point's record and the number of points.
+        progress: Called with None when the points begin, then with each finished point's record; and the number of all.
 
     Returns:
         The page. Points that failed are listed on it.
@@ -83,6 +83,8 @@ def run_study(
         raise ValueError("Expected the name of a study or --config FILE, one of them.")
     if preset not in PRESETS:
         raise ValueError(f"Expected preset to be one of {', '.join(PRESETS)}, got {preset!r}.")
+    if workers < 1:
+        raise ValueError(f"Expected workers >= 1, got {workers}.")
     extra: Json = {}
     if config is not None:
         name, preset_name = "sweep", "own"
@@ -94,6 +96,7 @@ def run_study(
     folder = out or Path("studies") / f"{name if config is None else config.stem}-{preset_name}"
     tell = progress or (lambda *_: None)
     with open_study(folder, str(name), preset_name, points, resume=resume, extra=extra):
+        tell(None, len(points))
         run_points(
             folder,
             measure,

@@ -16,7 +16,7 @@ from lggwjax.experiments.points import MAX_ATTEMPTS, Point, open_study, plain, r
 from lggwjax.report.study import load_study
 
 # Other processes import what they run by name, so it is a module of its own.
-_MODULE = '''
+_MODULE = """
 import os, signal, sys
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def measure(settings):
     if kind == "fails" or (kind == "fails once" and tried == 1):
         raise RuntimeError("no such luck")
     return {"double": 2.0 * settings["number"], "nothing": float("nan")}
-'''
+"""
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_folder_that_exists_is_refused_and_left_as_it_is(tmp_path, module):
     points = some_points(tmp_path, ["fine"])
     go(tmp_path, module, points)
     before = {file: file.read_bytes() for file in (tmp_path / "study").rglob("*.json")}
-    with pytest.raises(ValueError, match="which exists. Add --resume"):
+    with pytest.raises(ValueError, match=r"which exists\. Add --resume"):
         go(tmp_path, module, points)
     with pytest.raises(ValueError, match="its points differ"):
         go(tmp_path, module, some_points(tmp_path, ["fine", "fine"]), resume=True)
@@ -103,7 +103,7 @@ def test_a_folder_that_exists_is_refused_and_left_as_it_is(tmp_path, module):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with (
-        pytest.raises(ValueError, match="Expected a study folder with study.json"),
+        pytest.raises(ValueError, match=r"Expected a study folder with study\.json"),
         open_study(tmp_path / "other", "name", "quick", points, resume=True),
     ):
         pass

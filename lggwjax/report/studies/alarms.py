@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
 
 from lggwjax.report.statistics import spent_level
@@ -84,7 +85,7 @@ def descent_alarm(
     return Alarm(None, best)
 
 
-def loss_alarm(losses: Sequence[float], patience: int = PATIENCE) -> Alarm:
+def loss_alarm(losses: ArrayLike, patience: int = PATIENCE) -> Alarm:
     """Say when early stopping stops: after ``patience`` looks without a new lowest held-out loss.
 
     Args:
@@ -98,16 +99,16 @@ def loss_alarm(losses: Sequence[float], patience: int = PATIENCE) -> Alarm:
         >>> loss_alarm([3.0, 2.0, 2.1, 2.2, 2.3, 1.0])
         Alarm(look=4, kept=1)
     """
-    best = 0
-    for index, loss in enumerate(losses):
-        if loss < losses[best]:
+    best, values = 0, np.asarray(losses, dtype=float)
+    for index, loss in enumerate(values):
+        if loss < values[best]:
             best = index
         elif index - best >= patience:
             return Alarm(index, best)
     return Alarm(None, best)
 
 
-def rise_alarm(values: Sequence[float] | np.ndarray) -> int | None:
+def rise_alarm(values: ArrayLike) -> int | None:
     """Say when a signal rises: two looks in a row above what the looks before them were and where they were heading.
 
     That is the mean of the ``WINDOW`` looks before the two, or the line through these looks drawn on where it is
@@ -142,7 +143,7 @@ def _reach() -> np.ndarray:
     return (np.array([WINDOW, WINDOW + 1]) - places.mean()) / np.sqrt(np.sum((places - places.mean()) ** 2))
 
 
-def truth(losses: Sequence[float]) -> Truth:
+def truth(losses: ArrayLike) -> Truth:
     """Find what really happened to the loss.
 
     Args:
@@ -160,7 +161,7 @@ def truth(losses: Sequence[float]) -> Truth:
     return Truth(best, bool(values[-1] - values[best] > CLEAR * span), span)
 
 
-def is_false(alarm: Alarm, losses: Sequence[float]) -> bool:
+def is_false(alarm: Alarm, losses: ArrayLike) -> bool:
     """Say whether an alarm came although the loss went on to fall clearly."""
     if alarm.look is None:
         return False
@@ -168,7 +169,7 @@ def is_false(alarm: Alarm, losses: Sequence[float]) -> bool:
     return bool(values[alarm.look] - values[alarm.look :].min() > CLEAR * np.ptp(values))
 
 
-def excess(alarm: Alarm, losses: Sequence[float]) -> float:
+def excess(alarm: Alarm, losses: ArrayLike) -> float:
     """Loss of what a rule keeps above the lowest one, as a share of what the loss moved."""
     values = np.asarray(losses, dtype=float)
     span = float(np.ptp(values))

@@ -22,6 +22,7 @@ from lggwjax.report.studies.common import (
     asked_for,
     environment,
     interval_text,
+    missing_points,
     outcome_of,
     ratio_of,
     write_table,
@@ -83,11 +84,11 @@ def document(study: StudyRecords) -> Document:
     return Document(
         kind=Text("Study", "実験研究"),
         title=Text("Sample reuse", "サンプル再利用"),
-        done=_done(study, reused, sets),
+        done=_done(study, reused, sets) + missing_points(study),
         question=Text("How long may the same samples be used?", "同じサンプルはいつまで使えるのでしょうか。"),
         answer=_answer(reused, rises, sets),
         tone="undecided" if not reused else "helps",
-        figures=_figures(study, reused, sets, worth, lead),
+        figures=_figures(study, reused, sets, worth, lead) if reused else (),
         findings=_findings(reused, rises, sets),
         tables=[*missing_table(study), _alarm_table(study, reused, sets), _size_table(study, reused, worth)],
         meaning=words.MEANING,
@@ -380,7 +381,11 @@ def _findings(reused: list[Run], rises: list[Run], sets: list[str]) -> list[Find
     for data in sets:
         groups = _of(reused, data)
         largest = [(num, np.nanmax(run.columns["deviation"])) for num, runs in groups.items() for run in runs]
-        slope = log_slope(*zip(*largest, strict=True)) if len(groups) > 2 else Interval(*[math.nan] * 4, num=0)
+        slope = (
+            log_slope([n for n, _ in largest], [size for _, size in largest])
+            if len(groups) > 2
+            else Interval(*[math.nan] * 4, num=0)
+        )
         decided = math.isfinite(slope.low) and slope.high < 0
         outcome = "confirmed" if decided and slope.low <= -0.5 <= slope.high else "not decided"
         if math.isfinite(slope.low) and not slope.low <= -0.5 <= slope.high:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +14,9 @@ from lggwjax.report.statistics import mean_interval
 from lggwjax.report.studies.common import MIN_SEEDS
 
 
-def seed_line(label: Text | str, x: ArrayLike, rows: Sequence[ArrayLike], **looks) -> Line:
+def seed_line(
+    label: Text | str, x: ArrayLike, rows: Sequence[Sequence[float | None] | np.ndarray], **looks: Any
+) -> Line:
     """Draw the mean over seeds, with Student's t interval as its band where there are three or more.
 
     Of two seeds the interval would be 13 standard errors to each side: a band that hides the line and says nothing.
