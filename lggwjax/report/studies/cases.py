@@ -107,7 +107,7 @@ def missing_table(study: StudyRecords) -> list[Table]:
     return [Table(Text("Points without a result", "結果のない点"), headings, rows, note, numbers=False)]
 
 
-def seed_band(rows: Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def seed_band(rows: ArrayLike | Sequence[ArrayLike]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average over seeds what was measured at the same places, with the lowest and the highest seed.
 
     Args:
