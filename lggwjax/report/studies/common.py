@@ -96,6 +96,18 @@ def ratio_text(found: Interval) -> str:
     return NONE if math.isnan(found.value) else "×" + range_text(ratio_of(found))
 
 
+def tau_text(tau: Interval) -> str:
+    """Write a rank correlation with its interval.
+
+    Example:
+        >>> tau_text(Interval(-0.25, -0.5, 0.0, 0.1, 9))
+        '−0.25 [−0.50, 0.00]'
+    """
+    value = NONE if math.isnan(tau.value) else f"{tau.value:.2f}"
+    ends = "" if math.isnan(tau.low) else f" [{tau.low:.2f}, {tau.high:.2f}]"
+    return (value + ends).replace("-0.00", "0.00").replace("-", "−")
+
+
 def p_text(p: float) -> str:
     """Write a p-value.
 

@@ -16,7 +16,7 @@ from lggwjax.report.drawing import BLUE, INK, Line, draw_points, style
 from lggwjax.report.language import Text
 from lggwjax.report.scales import scale_axis
 from lggwjax.report.statistics import Interval, kendall
-from lggwjax.report.studies.common import number, ratio_of, slug
+from lggwjax.report.studies.common import number, ratio_of, slug, tau_text
 from lggwjax.report.studies.effects import Effect, Quantity, Runs, adjusted, diverged, effect
 from lggwjax.report.studies.forest import Row, draw_forest
 from lggwjax.report.studies.ranks import Resamples
@@ -276,13 +276,6 @@ def _number(ax: Axes, points: np.ndarray) -> None:
         crowded = ((ahead[:, 0] >= 0) & (ahead[:, 0] < 0.06) & (np.abs(ahead[:, 1]) < 0.05)).any()
         shift, side = ((-4, 3), "right") if crowded else ((4, 3), "left")
         ax.annotate(str(rank), point, xytext=shift, textcoords="offset points", fontsize=8, ha=side)
-
-
-def tau_text(tau: Interval) -> str:
-    """Write Kendall's tau with its interval."""
-    value = "–" if math.isnan(tau.value) else f"{tau.value:.2f}".replace("-", "−")
-    ends = "" if math.isnan(tau.low) else f" [{tau.low:.2f}, {tau.high:.2f}]".replace("-", "−")
-    return value + ends
 
 
 def _room(values: list[Any], line: float, *, log: bool) -> np.ndarray:

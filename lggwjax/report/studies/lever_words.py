@@ -7,9 +7,9 @@ import math
 from lggwjax.report.document import Tone
 from lggwjax.report.language import EMPTY, Text, joined
 from lggwjax.report.statistics import Interval
-from lggwjax.report.studies.common import MIN_SEEDS, outcome_of, p_text
+from lggwjax.report.studies.common import MIN_SEEDS, outcome_of, p_text, tau_text
 from lggwjax.report.studies.effects import Effect, diverged
-from lggwjax.report.studies.lever_families import WIDTH, Family, lever_name, tau_text
+from lggwjax.report.studies.lever_families import WIDTH, Family, lever_name
 from lggwjax.report.study import StudyRecords
 
 
@@ -23,7 +23,7 @@ def answer_of(found: list[Family], taus: dict[str, Interval], missing: Text) -> 
             Text("Next: run the study.", "次に行うこと：実験を実行してください。"),
         )
     compared = Text(
-        "{levers} were compared with their base designs one at a time, on the same seeds ({families}).",
+        "{levers} were compared with the base design of their family, one at a time, on the same seeds ({families}).",
         "{levers}を、一つずつ、同じシードの基準設計と比較しました（{families}）。",
     ).format(
         levers=Text("{n} changes of the design", "{n}個の設計変更").format(n=sum(len(f.effects) for f in found)),
@@ -54,10 +54,10 @@ def _best_sentence(family: Family) -> Text:
             )
         one = family.effects[nearest][WIDTH]
         return Text(
-            "On {family} no lever lowers LGGW/rms beyond what the seeds explain; the nearest is {lever} ({ratio}, {p}).",
-            "{family}では、シードの違いを超えてLGGW/rmsを下げる設計変更は見つかりませんでした。最も近いのは{lever}です"
-            "（{ratio}、{p}）。",
-        ).format(family=family.name, lever=lever_name(nearest), ratio=one.long(), p=_how_sure(one))
+            "On {family} no lever lowers LGGW/rms beyond what the seeds explain; the lowest is {lever} ({ratio}, {p}){up}.",
+            "{family}では、シードの違いを超えてLGGW/rmsを下げる設計変更は見つかりませんでした。最も低いのは{lever}です"
+            "（{ratio}、{p}）{up}。",
+        ).format(up=_raising(family), family=family.name, lever=lever_name(nearest), ratio=one.long(), p=_how_sure(one))
     row = family.effects[best]
     return Text(
         "On {family}, {lever} lowers LGGW/rms most ({ratio}, {p}); with it the held-out gap {gap} and the held-out "
@@ -72,6 +72,14 @@ def _best_sentence(family: Family) -> Text:
         gap=_moved(row["gap"]),
         accuracy=_moved(row["heldout_accuracy"]),
     )
+
+
+def _raising(family: Family) -> Text:
+    raised = [lever for lever, row in family.effects.items() if row[WIDTH].sign > 0]
+    if not raised:
+        return EMPTY
+    named = [lever_name(lever) + f" {family.effects[lever][WIDTH].long()}" for lever in raised]
+    return Text("; decidedly raised by {names}", "。有意に上げるのは{names}").format(names=joined(named))
 
 
 def _moved(one: Effect) -> Text:

@@ -15,6 +15,7 @@ from lggwjax.report.studies.common import (
     missing_points,
     outcome_of,
     slug,
+    tau_text,
     write_table,
 )
 from lggwjax.report.studies.effects import Effect, diverged, summary
@@ -28,7 +29,6 @@ from lggwjax.report.studies.lever_families import (
     gap_figure,
     lever_name,
     lever_table,
-    tau_text,
 )
 from lggwjax.report.studies.lever_words import (
     answer_of,
