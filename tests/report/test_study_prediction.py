@@ -35,14 +35,6 @@ def models(
     noise: float = 0.1,
     result=lambda _, found: found,
 ) -> list:
-    follow: dict,
-    *,
-    data: Sequence[str] = ("digits", "mnist"),
-    seeds=2,
-    grid: dict = GRID,
-    noise=0.1,
-    result=lambda _, found: found,
-) -> list:
     """Models whose gap grows along the grid; ``follow`` says by which power of the gap a measure goes."""
     rng, points = np.random.default_rng(0), []
     for name, values, seed in itertools.product(data, itertools.product(*grid.values()), range(seeds)):

@@ -92,15 +92,21 @@ def _sure(found: DataSet, name: str) -> Text:
 
 
 def _contest_words(found: DataSet, rival: Measure) -> Text:
-    words = {
-        "confirmed": Text("{name} is better", "{name}のほうが優れる"),
-        "not confirmed": Text("{name} is worse", "{name}のほうが劣る"),
-        "not decided": Text("{name} neither decidedly better nor worse", "{name}との優劣は判定不能"),
+    outcomes = [outcome_of(found.difference(_BY_NAME[name], rival)) for name in (RATIO, WIDTH)]
+    both = {
+        "confirmed": Text("both widths are better", "幅はどちらも優れる"),
+        "not confirmed": Text("both widths are worse", "幅はどちらも劣る"),
+        "not decided": Text("neither width is decidedly better or worse", "幅との優劣はどちらも判定不能"),
     }
-    names = (RATIO, WIDTH)
-    return joined(
-        [words[outcome_of(found.difference(_BY_NAME[name], rival))].format(name=_BY_NAME[name].title) for name in names]
-    )
+    if outcomes[0] == outcomes[1]:
+        return both[outcomes[0]]
+    words = {
+        "confirmed": Text("{name} is better", "{name}は優れる"),
+        "not confirmed": Text("{name} is worse", "{name}は劣る"),
+        "not decided": Text("{name} is neither decidedly", "{name}との優劣は判定不能"),
+    }
+    titles = (_BY_NAME[name].title for name in (RATIO, WIDTH))
+    return joined([words[one].format(name=title) for one, title in zip(outcomes, titles, strict=True)])
 
 
 def tone_of(sets: Sequence[DataSet]) -> Tone:
