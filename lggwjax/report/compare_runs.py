@@ -26,7 +26,7 @@ from lggwjax.report.document import Document, SavedFigure, save_figure
 from lggwjax.report.drawing import Line, draw_intervals, draw_lines
 from lggwjax.report.language import EMPTY, Text
 from lggwjax.report.records import loss_unit
-from lggwjax.report.table import interval_text, number_text
+from lggwjax.report.table import interval_text, number_text, p_text
 
 _MOST_LINES = 8
 
@@ -174,7 +174,7 @@ def _lines(runs: Sequence[Run], names: dict[str, str], column: str) -> tuple[lis
 
 def _forest(names: dict[str, str], pairs: Sequence[Any], folder: Path, unit: str) -> SavedFigure:
     labels = [f"{names[pair.first]} − {names[pair.second]}" for pair in pairs]
-    marks = [f"p = {pair.adjusted:.2g}" for pair in pairs]
+    marks = [p_text(pair.adjusted) for pair in pairs]
     fig, _ = draw_intervals(labels, [p.difference for p in pairs], f"difference in held-out loss ({unit})", marks=marks)
     data = pd.DataFrame(
         [

@@ -10,7 +10,7 @@ from lggwjax.report.document import Table
 from lggwjax.report.language import Text
 from lggwjax.report.phrases import WORDS
 from lggwjax.report.statistics import mean_interval
-from lggwjax.report.table import NONE, estimate_text, interval_text, number_text
+from lggwjax.report.table import NONE, estimate_text, interval_text, number_text, p_text
 from lggwjax.report.verdict import verdict
 
 _ROW = Text("run", "実行")
@@ -104,7 +104,7 @@ def design_tables(runs: Sequence[Run], names: dict[str, str], pairs: Sequence[Pa
                 f"{names[p.first]} − {names[p.second]}",
                 str(p.difference.num),
                 interval_text(p.difference),
-                f"{p.adjusted:.2g}",
+                p_text(p.adjusted).removeprefix("p = ").removeprefix("p "),
             ]
             for p in pairs
         ]

@@ -10,13 +10,14 @@ import pandas as pd
 
 from lggwjax.report.designs import MIN_SEEDS, Pair, Run, losses_of, one_population
 from lggwjax.report.document import Tone
-from lggwjax.report.language import Text
+from lggwjax.report.language import EMPTY, Text
 from lggwjax.report.phrases import UNITS
 from lggwjax.report.records import loss_unit
 from lggwjax.report.statistics import Interval
-from lggwjax.report.table import interval_text, number_text
+from lggwjax.report.table import interval_text, number_text, p_text
 
 _LEVEL = 0.05
+_MOST_NAMED = 4
 _MOST_SEEDS = 200  # more seeds than that are no advice
 
 
@@ -27,12 +28,17 @@ def answer(runs: Sequence[Run], names: dict[str, str], pairs: Sequence[Pair]) ->
         return _silent(runs, names, known=bool(ranked)), "undecided"
     values = {"num": len(runs), "designs": len(names), "s": "s" * (len(names) != 1), "unit": _unit(runs)}
     values |= {"best": names[ranked[0][0]], "low": number_text(ranked[0][1])}
+    listed = [f"{names[design]} {number_text(loss)}" for design, loss in ranked[:_MOST_NAMED]]
     compared = Text(
-        "{num} runs of {designs} design{s} were compared by the held-out loss at their last measurement, from {low} "
-        "to {high}{unit}.",
-        "{designs}種類の設計による{num}件の実行を、最後の測定でのホールドアウト損失（{low}〜{high}{unit}）"
-        "で比較しました。",
-    ).format(high=number_text(ranked[-1][1]), **values)
+        "{num} runs of {designs} design{s} were compared by the held-out loss at their last measurement: "
+        "{list}{unit}{rest}.",
+        "{designs}種類の設計による{num}件の実行を、最後の測定でのホールドアウト損失で比較しました（"
+        "{list}{unit}{rest}）。",
+    ).format(
+        list=Text(", ".join(listed), "、".join(listed)),
+        rest=Text(" and higher for the others", "、ほかはそれより高い値") if len(ranked) > _MOST_NAMED else EMPTY,
+        **values,
+    )
     if len(ranked) < 2:
         return (compared, *_single(runs, ranked[0][0])), "undecided"
     rivals = _rivals(ranked, pairs)
@@ -50,17 +56,17 @@ def answer(runs: Sequence[Run], names: dict[str, str], pairs: Sequence[Pair]) ->
     closest = max(rivals, key=lambda pair: pair.adjusted)
     values |= {
         "rival": names[closest.second],
-        "difference": interval_text(closest.difference),
+        "difference": interval_text(_negated(closest.difference)),
         "seeds": closest.difference.num,
-        "p": f"{closest.adjusted:.2g}",
+        "p": p_text(closest.adjusted),
     }
     if closest.adjusted <= _LEVEL:
         how = Text(
-            "{best} is better: even against {rival}, the least clear of the others, its held-out loss differs by "
-            "{difference}{unit} on equal seeds (95% interval, {seeds} seeds, p = {p} after Holm's correction).",
+            "{best} is better: even against {rival}, the least clear of the others, its held-out loss is lower by "
+            "{difference}{unit} on equal seeds (95% interval, {seeds} seeds, {p} after Holm's correction).",
             "{best}のほうが優れています。差が最も不確かな{rival}と比べても、"
-            "同じシードでのホールドアウト損失の差は{difference}{unit}です（95%信頼区間、シード{seeds}個、"
-            "ホルム法で補正した p = {p}）。",
+            "同じシードでのホールドアウト損失は{difference}{unit}低くなっています（95%信頼区間、シード{seeds}個、"
+            "ホルム法による補正後{p}）。",
         ).format(**values)
         todo = Text(
             "Next: choose {best}, and report its loss on data that took no part in this choice.",
@@ -69,9 +75,10 @@ def answer(runs: Sequence[Run], names: dict[str, str], pairs: Sequence[Pair]) ->
         return (compared, how, todo), "helps"
     how = Text(
         "{best} has the lowest mean ({low}{unit}), but it is not decided against {rival}: the difference on equal "
-        "seeds is {difference}{unit} (95% interval, {seeds} seeds, p = {p} after Holm's correction).",
+        "seeds is {difference}{unit} (95% interval, {seeds} seeds, {p} after Holm's correction).",
         "平均が最も低いのは{best}（{low}{unit}）ですが、{rival}との優劣は判定できません。"
-        "同じシードでの差は{difference}{unit}です（95%信頼区間、シード{seeds}個、ホルム法で補正した p = {p}）。",
+        "同じシードでの差は{difference}{unit}にとどまります（95%信頼区間、シード{seeds}個、ホルム法による補正後{p}）"
+        "。",
     ).format(**values)
     return (compared, how, _more_seeds(closest)), "undecided"
 
@@ -171,9 +178,13 @@ def _rivals(ranked: Sequence[tuple[str, float]], pairs: Sequence[Pair]) -> list[
         if pair is None:
             return None
         d = pair.difference
-        same = d if pair.first == best else Interval(-d.value, -d.high, -d.low, d.stderr, d.num)
+        same = d if pair.first == best else _negated(d)
         turned.append(Pair(best, other, same, pair.adjusted))
     return turned
+
+
+def _negated(found: Interval) -> Interval:
+    return Interval(-found.value, -found.high, -found.low, found.stderr, found.num)
 
 
 def _few(runs: Sequence[Run], names: dict[str, str]) -> Text:

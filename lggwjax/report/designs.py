@@ -100,7 +100,7 @@ def design_names(runs: Sequence[Run]) -> dict[str, str]:
     names = {}
     for design in designs:
         of_it = [run for run in runs if run.design == design]
-        told = ", ".join(f"{key.split('.')[-1]} {_value(settings[design].get(key))}" for key in varied)
+        told = ", ".join(f"{key.split('.')[-1]}={_value(settings[design].get(key))}" for key in varied)
         names[design] = of_it[0].name if len(of_it) == 1 else (told or "all runs")
     return names
 

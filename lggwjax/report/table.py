@@ -84,6 +84,16 @@ def interval_text(found: Interval, digits: int = 2) -> str:
     return estimate_text({"x.value": found.value, "x.ci95_low": found.low, "x.ci95_high": found.high}, "x", digits)
 
 
+def p_text(p: float) -> str:
+    """Write a p-value, and no more of it than matters.
+
+    Example:
+        >>> p_text(0.0312), p_text(1e-9)
+        ('p = 0.031', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def summary_table(records: pd.DataFrame, words: Iterable[str], unseen: str = "held-out") -> Table:
     """Lay out the measurements for a terminal.
 

@@ -137,3 +137,30 @@ def run_of(tmp_path: Path) -> Callable[..., Path]:
         return write_run(tmp_path / kind, make_records(kind, chosen), make_config(kind))
 
     return write
+
+
+@pytest.fixture
+def runs_of(tmp_path: Path) -> Callable[..., list[Path]]:
+    """Write runs of several designs, each a list of hidden widths, with seeds each; losses ``gap`` apart."""
+
+    def write(
+        designs: dict[str, list[int]], seeds: int, gap: float = 0.1, steps: list[int] | None = None
+    ) -> list[Path]:
+        folders = []
+        for place, (name, widths) in enumerate(designs.items()):
+            for seed in range(seeds):
+                rng = np.random.default_rng(100 * place + seed)
+                records, config = (
+                    make_records("overfit", steps or [0, 1, 4, 11, 24, 33, 80, 400], seed),
+                    make_config("overfit"),
+                )
+                # What a seed adds to all designs alike is what pairing takes out.
+                common, own = 0.2 * math.sin(seed), 0.01 * rng.standard_normal()
+                for record in records:
+                    record["heldout_loss"] += gap * place + common + own
+                config["data"]["seed"] = config["training"]["seed"] = seed
+                config["model"]["widths"] = widths
+                folders.append(write_run(tmp_path / f"{name}-{seed}", records, config))
+        return folders
+
+    return write
