@@ -27,12 +27,12 @@ def outcomes(config: RunConfig, *, target_loss: float | None = None, twin: bool 
 
     Returns:
         ``numbers``: one a quantity, None for what is not known; ``records``: the run's. A run that diverged has
-        ``diverged`` and no records.
+        ``diverged`` (the step, where it is known) and no records.
     """
     try:
         trained = train_path(config, watch_losses=True)
-    except TrainingDiverged as error:
-        return {"diverged": error.step, "numbers": {"diverged": 1.0}, "records": []}
+    except FloatingPointError as error:  # training diverged, or a gradient is infinite where the loss was not yet
+        return {"diverged": getattr(error, "step", None), "numbers": {"diverged": 1.0}, "records": []}
     numbers = _numbers(trained, target_loss)
     if twin:
         numbers["prediction_spread"] = _spread(trained, config)

@@ -14,7 +14,7 @@ from lggwjax.experiments.trained import data_folder, replaced, run_config, run_s
 from lggwjax.models.spec import ModelSpec
 from lggwjax.training.config import MeasureSpec, RunConfig
 from lggwjax.training.files import Json
-from lggwjax.training.loop import TrainingDiverged, TrainSpec
+from lggwjax.training.loop import TrainSpec
 
 _AXES: dict[Preset, dict[str, list]] = {
     "quick": {
@@ -81,8 +81,8 @@ def measure(settings: Json) -> Json:
     """The gap of one network, and everything it could be ranked by."""
     try:
         trained = train_path(run_config(settings))
-    except TrainingDiverged as error:
-        return {"diverged": error.step}
+    except FloatingPointError as error:
+        return {"diverged": getattr(error, "step", None)}
     last, rms = trained.records[-1], path_rms(trained.records)
     lggw, features = last["lggw"]["value"], last["feature_width"]
     return {

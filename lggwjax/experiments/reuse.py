@@ -13,13 +13,13 @@ from jax.tree_util import Partial
 from lggwjax.data import DataSpec, LinearPopulation
 from lggwjax.experiments import Preset
 from lggwjax.experiments.points import Point
-from lggwjax.experiments.trained import Trained, compact, data_folder, run_config, run_settings, train_path
+from lggwjax.experiments.trained import Trained, compact, data_folder, judged, run_config, run_settings, train_path
 from lggwjax.gradients.selection import as_partial, select
 from lggwjax.models.spec import ModelSpec
 from lggwjax.training.claims import claims
 from lggwjax.training.config import MeasureSpec, RunConfig
 from lggwjax.training.files import Json
-from lggwjax.training.heldout import population_descent
+from lggwjax.training.heldout import sample_descents
 from lggwjax.training.loop import TrainSpec
 
 NUM_WATCHED = 256
@@ -112,6 +112,7 @@ def _looks(trained: Trained):
     watched = jax.tree.map(lambda x: x[:NUM_WATCHED], trained.heldout)
     unseen = jax.tree.map(lambda x: x[NUM_WATCHED:], trained.heldout)
     loss: Partial = as_partial(model.loss_fn)
+    number = 0
     for step, params, previous in zip(trained.steps, trained.path, trained.previous, strict=True):
         look: Json = {"step": step, "watched_loss": trained.losses(params, watched)[0]}
         if isinstance(population, LinearPopulation):
@@ -119,8 +120,9 @@ def _looks(trained: Trained):
         else:
             look["true_loss"] = trained.losses(params, unseen)[0]
         if step:
-            descent = population_descent(loss, previous, params, watched, select(params, model.wrt))
-            look["descent"], look["stderr"] = descent.value, descent.stderr
+            number += 1
+            values = sample_descents(loss, previous, params, watched, select(params, model.wrt))
+            look |= judged(values, number)
         yield look
 
 

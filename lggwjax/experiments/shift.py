@@ -18,12 +18,12 @@ from lggwjax.data import Batch, DataSpec
 from lggwjax.data.shifts import SHIFTS, Shift, shifted
 from lggwjax.experiments import Preset
 from lggwjax.experiments.points import Point
-from lggwjax.experiments.trained import data_folder, run_config, run_settings
+from lggwjax.experiments.trained import data_folder, judged, run_config, run_settings
 from lggwjax.gradients.selection import as_partial, select
 from lggwjax.models.spec import ModelSpec
 from lggwjax.training.config import RunConfig
 from lggwjax.training.files import Json
-from lggwjax.training.heldout import NUM_BLOCKS, gradient_norm, pass_over, population_descent
+from lggwjax.training.heldout import NUM_BLOCKS, gradient_norm, pass_over, sample_descents
 from lggwjax.training.loop import TrainSpec, TrainState, train
 from lggwjax.training.run import Prepared, prepare_run
 
@@ -75,7 +75,7 @@ def measure(settings: Json) -> Json:
             continue
         path.append(state.params)
         if state.step and len(path) == _PATH:
-            looks.append({"step": state.step} | _look(prepared, state, list(path), stream.window()))
+            looks.append({"step": state.step} | _look(prepared, state, list(path), stream.window(), len(looks) + 1))
     return {"looks": looks, "shift_step": settings["shift_step"]}
 
 
@@ -123,7 +123,7 @@ def _states(prepared: Prepared, stream: _Stream, shift_step: int) -> Iterator[Tr
             yield start
 
 
-def _look(prepared: Prepared, state: TrainState, path: list[PyTree], window: Batch) -> Json:
+def _look(prepared: Prepared, state: TrainState, path: list[PyTree], window: Batch, number: int) -> Json:
     """Widths of the latest gradients, their mean against the held-out one, and what the step did on held-out data."""
     model, heldout, key = prepared.model, prepared.heldout, jax.random.key(0)
     loss, selection = as_partial(model.loss_fn), select(state.params, model.wrt)
@@ -131,7 +131,7 @@ def _look(prepared: Prepared, state: TrainState, path: list[PyTree], window: Bat
     here = pass_over(loss, None, state.params, window, selection)
     outside = pass_over(loss, model.predict_fn, state.params, heldout, selection, NUM_BLOCKS)
     gram = np.asarray(lggwjax.gradient_gram(model.loss_fn, state.params, window, wrt=model.wrt))
-    descent = population_descent(loss, state.previous, state.params, heldout, selection)
+    descents = sample_descents(loss, state.previous, state.params, heldout, selection)
     lggw = float(lggwjax.lggw(key, model.loss_fn, path, window, **options).value)
     cloud = float(lggwjax.lggw(key, model.loss_fn, path[-1:], window, "union", **options).value)
     rms = float(np.sqrt(np.trace(gram) / len(gram)))
@@ -146,6 +146,4 @@ def _look(prepared: Prepared, state: TrainState, path: list[PyTree], window: Bat
         "stream_loss": here.loss,
         "heldout_loss": outside.loss,
         "heldout_accuracy": outside.accuracy,
-        "descent": descent.value,
-        "descent_stderr": descent.stderr,
-    }
+    } | judged(descents, number)

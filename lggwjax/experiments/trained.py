@@ -19,6 +19,7 @@ from lggwjax.training.config import RunConfig
 from lggwjax.training.evidence import Evidence
 from lggwjax.training.files import Json
 from lggwjax.training.heldout import NUM_BLOCKS, gradient_norm, pass_over
+from lggwjax.training.looks import look_interval
 from lggwjax.training.run import Prepared, prepare_run, states
 
 CIFAR_FOLDER, MNIST_FOLDER = "cifar-10-batches-bin", "mnist"
@@ -144,6 +145,13 @@ def _scores(predict, params, x):
 @jax.jit
 def _features(feature_fn, params, batch):
     return jax.vmap(feature_fn, (None, 0))(params, batch)
+
+
+def judged(descents: Float[np.ndarray, " m"], look: int) -> Json:
+    """What the monitor would say of the descents on m held-out samples at its look of that number, from 1 on."""
+    found = look_interval(descents[:, None], look)
+    names = {"descent": found.value, "stderr": found.stderr, "low": found.low, "high": found.high}
+    return {name: float(numbers[0]) for name, numbers in names.items()}
 
 
 def compact(records: list[Json]) -> list[Json]:

@@ -255,34 +255,6 @@ def bootstrap_interval(
     return Interval(value, float(low), float(high), float(kept.std(ddof=1)), len(rows))
 
 
-def spent_level(look: int, level: float = 0.95) -> float:
-    r"""Level of the interval at one of endlessly many looks, such that all intervals hold together with ``level``.
-
-    .. math:: 1 - (1 - \mathrm{level}) \frac{6}{\pi^2 k^2}
-
-    at look k: what the looks may miss adds up to 1 - level, however many there are and however they depend on each
-    other.
-
-    Args:
-        look: k, from 1.
-        level: Of all looks together.
-
-    Returns:
-        The level of look k.
-
-    Raises:
-        ValueError: If ``look < 1`` or the level is not between 0 and 1.
-
-    Example:
-        >>> round(spent_level(1), 4), round(1 - sum(1 - spent_level(k) for k in range(1, 10_000)), 4)
-        (0.9696, 0.95)
-    """
-    _check_level(level)
-    if look < 1:
-        raise ValueError(f"Expected a look from 1 on, got {look}.")
-    return 1 - (1 - level) * 6 / (math.pi**2 * look**2)
-
-
 def _column(values: ArrayLike) -> np.ndarray:
     return np.asarray(values, dtype=float).reshape(-1)
 

@@ -142,9 +142,9 @@ def gradient_norm(gradients: Float[Array, "M p"], level: float = 0.95) -> Scalar
         raise ValueError(f"Expected at least 3 held-out blocks, got {num}. Hold out more samples.")
     gram = np.asarray(inner_products(gradients, gradients), np.float64)
     np.fill_diagonal(gram, 0.0)
-    total, rows = gram.sum(), gram.sum(1)
-    square = total / (num * (num - 1))
     with np.errstate(all="ignore"):  # the caller refuses what is not finite
+        total, rows = gram.sum(), gram.sum(1)
+        square = total / (num * (num - 1))
         without = (total - 2 * rows) / ((num - 1) * (num - 2))
         stderr = np.sqrt((num - 1) / num * np.sum((without - without.mean()) ** 2))
     quantile = special.stdtrit(num - 1, 0.5 + level / 2)
@@ -175,20 +175,40 @@ def population_descent(loss: Partial, before: PyTree, after: PyTree, data: PyTre
     Raises:
         ValueError: If there are fewer than two held-out samples.
     """
+    values = sample_descents(loss, before, after, data, selection)
+    with np.errstate(all="ignore"):  # the caller refuses what is not finite
+        mean = float(values.mean())
+        stderr = float(values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(special.stdtrit(len(values) - 1, 0.975)) * stderr
+    return Scalar(mean, stderr, mean - half, mean + half)
+
+
+def sample_descents(
+    loss: Partial, before: PyTree, after: PyTree, data: PyTree, selection: Selection
+) -> Float[np.ndarray, " m"]:
+    """Compute the terms of :func:`population_descent`, one a sample.
+
+    Args:
+        loss: As there.
+        before: As there.
+        after: As there.
+        data: m >= 2 held-out samples.
+        selection: As there.
+
+    Returns:
+        How much the step descends on each sample, in loss, to first order.
+
+    Raises:
+        ValueError: If there are fewer than two held-out samples.
+    """
     num = batch_size(data)
     if num < 2:
         raise ValueError(f"Expected at least 2 held-out samples, got {num}. Hold out more samples.")
-    chunk = min(num, LARGEST_BLOCK)
     parts = [
         np.asarray(_descents(loss, before, after, c, selection), np.float64)[:count]
-        for _, count, c in iter_chunks(data, num, chunk)
+        for _, count, c in iter_chunks(data, num, min(num, LARGEST_BLOCK))
     ]
-    values = np.concatenate(parts)
-    with np.errstate(all="ignore"):  # the caller refuses what is not finite
-        mean = float(values.mean())
-        stderr = float(values.std(ddof=1) / np.sqrt(num))
-    half = float(special.stdtrit(num - 1, 0.975)) * stderr
-    return Scalar(mean, stderr, mean - half, mean + half)
+    return np.concatenate(parts)
 
 
 @partial(jax.jit, static_argnames="selection")

@@ -15,6 +15,8 @@ from lggwjax.models.spec import ModelSpec
 from lggwjax.training.config import MeasureSpec, RunConfig
 from lggwjax.training.loop import TrainSpec
 
+pytestmark = pytest.mark.slow  # whole runs, compiled as users compile them
+
 LINEAR = RunConfig(
     DataSpec("linear", num_samples=40, probe_size=40, heldout_samples=100, dimension=5),
     ModelSpec(widths=(), bias=False),
@@ -83,7 +85,7 @@ def test_a_run_that_diverges_is_an_outcome():
     wild = replaced(LINEAR, training={"learning_rate": 1e30, "steps": 30})
     found = outcomes(wild)
     assert found["numbers"] == {"diverged": 1.0}
-    assert found["diverged"] >= 1
+    assert found["records"] == []
 
 
 def test_settings_give_the_run_back():

@@ -37,12 +37,20 @@ def point(shift: str, seed: int, *, lggw: int | None, descent: int | None, loss:
                 "stream_loss": 1 + noise[5],
                 "heldout_loss": 1.0 - 0.01 * min(index, HALF + (loss or 1000)) + rise,
                 "descent": -0.05 if moved(descent) else 0.05,
-                "descent_stderr": 0.001,
+                "stderr": 0.001,
+                "low": -0.06 if moved(descent) else 0.04,
+                "high": -0.04 if moved(descent) else 0.06,
             }
         )
     settings = {"shift": shift, "seed": seed, "config": {"data": {"name": "digits", "heldout_samples": 900}}}
     result = {"looks": looks, "shift_step": 2 * HALF}
-    return {"id": f"{shift.replace(' ', '-')}-{seed}", "settings": settings, "status": "done", "result": result, "seconds": 1.0}
+    return {
+        "id": f"{shift.replace(' ', '-')}-{seed}",
+        "settings": settings,
+        "status": "done",
+        "result": result,
+        "seconds": 1.0,
+    }
 
 
 def study(folder: Path, points: list[dict[str, Any]]):

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from lggwjax.report.statistics import spent_level
-
 PATIENCE = 3
 """Looks without a new lowest loss after which early stopping stops."""
 
@@ -52,33 +50,31 @@ class Truth(NamedTuple):
     span: float
 
 
-def descent_alarm(
-    looks: Sequence[dict[str, Any]], num_watched: int, level: float = 0.95, *, corrected: bool = True
-) -> Alarm:
+def descent_alarm(looks: Sequence[dict[str, Any]], num_watched: int | None = None) -> Alarm:
     """Say when the monitor's rule stops: at the second look in a row, undecided ones passed over, that clearly hurts.
 
     Args:
-        looks: With ``watched_loss``, ``descent`` and ``stderr`` (the last two absent where there was no step).
-        num_watched: Held-out samples behind them.
-        level: Of all intervals together, or of each.
-        corrected: Whether each look's interval is widened so that all hold together, however many there will be
-            (:func:`lggwjax.report.statistics.spent_level`), as the monitor does.
+        looks: With ``watched_loss`` and, where there was a step, the monitor's interval for the population descent,
+            ``low`` and ``high``, which holds together with those of all other looks; or ``descent`` and ``stderr``.
+        num_watched: Held-out samples behind them, for the same rule without the monitor's care: each look by its own
+            95% t interval. None for the monitor's.
 
     Returns:
         The alarm; kept is the look with the lowest watched loss so far.
     """
-    hurts, number, best = 0, 0, 0
+    hurts, best = 0, 0
     for index, look in enumerate(looks):
         if look["watched_loss"] < looks[best]["watched_loss"]:
             best = index
         if look.get("descent") is None or look.get("stderr") is None:
             continue
-        number += 1
-        own = spent_level(number, level) if corrected else level
-        half = float(special.stdtrit(num_watched - 1, 0.5 + own / 2)) * look["stderr"]
-        if look["descent"] - half > 0:
+        low, high = look.get("low"), look.get("high")
+        if num_watched is not None:
+            half = float(special.stdtrit(num_watched - 1, 0.975)) * look["stderr"]
+            low, high = look["descent"] - half, look["descent"] + half
+        if low is not None and low > 0:
             hurts = 0
-        elif look["descent"] + half < 0:
+        elif high is not None and high < 0:
             hurts += 1
             if hurts == 2:
                 return Alarm(index, best)

@@ -119,8 +119,8 @@ def _run(point: dict[str, Any]) -> Run:
         passes=steps * size / (num or settings["config"]["data"]["num_samples"]),
         columns=columns,
         rules={
-            "monitor": descent_alarm(looks, result["num_watched"]),
-            "uncorrected": descent_alarm(looks, result["num_watched"], corrected=False),
+            "monitor": descent_alarm(looks),
+            "uncorrected": descent_alarm(looks, result["num_watched"]),
             "stopping": loss_alarm(columns["watched_loss"].tolist()),
         },
         bound=_bound(result.get("claims") or [], num),

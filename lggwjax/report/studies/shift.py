@@ -93,11 +93,7 @@ def _run(point: dict[str, Any]) -> Run:
     alarms = {}
     for name in words.SIGNALS:
         if name == "descent":
-            heldout = point["settings"]["config"]["data"]["heldout_samples"]
-            rows = [
-                {"watched_loss": 0.0, "descent": look["descent"], "stderr": look["descent_stderr"]} for look in looks
-            ]
-            look = descent_alarm(rows, heldout).look
+            look = descent_alarm([{"watched_loss": 0.0} | look for look in looks]).look
         elif name == _REFERENCE:
             # A slow rise is no surprise to a rule that follows what came before; what one does with a held-out loss is
             # to wait for a new lowest one.
