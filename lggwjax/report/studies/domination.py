@@ -11,6 +11,7 @@ import pandas as pd
 from lggwjax.report.document import Document, Finding, Outcome, SavedFigure, Table, Tone, save_figure
 from lggwjax.report.language import Text
 from lggwjax.report.statistics import Interval
+from lggwjax.report.studies import domination_labels as labels
 from lggwjax.report.studies import domination_words as words
 from lggwjax.report.studies.cases import Case, cases_of, decided, missing_table, with_seeds
 from lggwjax.report.studies.common import asked_for, environment, kept, missing_points, range_text, write_table
@@ -55,9 +56,9 @@ def document(study: StudyRecords) -> Document:
         figures=_figures(study, found),
         findings=[*plausible, *fits],
         tables=[*missing_table(study), _gate_table(study, found), _exponent_table(study, found)],
-        meaning=words.MEANING,
+        meaning=labels.MEANING,
         may=kept(words.may(found)),
-        may_not=kept([missing, *words.MAY_NOT]),
+        may_not=kept([missing, *labels.MAY_NOT]),
         method=words.method(found),
         say=words.say(found),
         do_not_say=words.do_not_say(found),
@@ -146,12 +147,12 @@ def _figures(study: StudyRecords, found: Runs) -> list[SavedFigure]:
     data, folder = numbers_of(panels), study.folder / "figures"
     saved = []
     for name, from_zero in (("gap_against_norm", False), ("loss_against_norm", True)):
-        title, caption = words.FIGURES[name]
+        title, caption = labels.FIGURES[name]
         fig = draw_gaps(panels, from_zero=from_zero)
         alt = words.alt(found, title, from_zero)
         caption = caption.format(lost=words.lost(found))
         saved.append(save_figure(folder, name, fig, data, title=title, caption=caption, alt=alt))
-    title, caption = words.FIGURES["along_training"]
+    title, caption = labels.FIGURES["along_training"]
     fig = draw_training(panels)
     saved.append(
         save_figure(
@@ -170,7 +171,7 @@ def _gate_table(study: StudyRecords, found: Runs) -> Table:
             rows.append(
                 (
                     case.title + Text(f", seed {run.seed}", f"、シード{run.seed}"),
-                    words.VERDICTS.get(verdict, Text.same(verdict)),
+                    labels.VERDICTS.get(verdict, Text.same(verdict)),
                     _worst_text(worst),
                     number_text(gate.get("limit")),
                     number_text(gate.get("worst_step")),
@@ -184,13 +185,13 @@ def _gate_table(study: StudyRecords, found: Runs) -> Table:
                 | {"best_step": gate.get("best_step"), "num_heldout": run.num_heldout}
             )
     write_table(study, "gate", pd.DataFrame(numbers))
-    return Table(words.GATE_TITLE, words.GATE_HEADINGS, rows, words.GATE_NOTE)
+    return Table(labels.GATE_TITLE, labels.GATE_HEADINGS, rows, labels.GATE_NOTE)
 
 
 def _exponent_table(study: StudyRecords, found: Runs) -> Table:
     rows, numbers = [], []
     for case, runs in found:
-        for from_zero, least in ((False, words.LEAST_SEEN), (True, words.LEAST_ZERO)):
+        for from_zero, least in ((False, labels.LEAST_SEEN), (True, labels.LEAST_ZERO)):
             fitted = exponent(runs, from_zero)
             constants = [constant(runs, alpha, from_zero) for alpha in ALPHAS]
             name = case.title + Text(", ", "、") + least
@@ -200,5 +201,5 @@ def _exponent_table(study: StudyRecords, found: Runs) -> Table:
             numbers.append(record | {f"c_{alpha:g}": c for alpha, c in zip(ALPHAS, constants, strict=True)})
     write_table(study, "exponents", pd.DataFrame(numbers))
     return Table(
-        words.EXPONENT_TITLE, words.EXPONENT_HEADINGS, rows, words.EXPONENT_NOTE.format(lost=words.lost(found))
+        labels.EXPONENT_TITLE, labels.EXPONENT_HEADINGS, rows, labels.EXPONENT_NOTE.format(lost=words.lost(found))
     )

@@ -10,6 +10,7 @@ import pandas as pd
 from lggwjax.report.document import Document, Finding, Outcome, SavedFigure, Table, Tone, save_figure
 from lggwjax.report.language import Text
 from lggwjax.report.statistics import Interval, paired_difference
+from lggwjax.report.studies import featurizer_labels as labels
 from lggwjax.report.studies import featurizer_words as words
 from lggwjax.report.studies.cases import Case, cases_of, decided, missing_table, with_seeds
 from lggwjax.report.studies.common import (
@@ -69,12 +70,12 @@ def document(study: StudyRecords) -> Document:
         figures=_figures(study, found, layers),
         findings=findings,
         tables=[*missing_table(study), _ends_table(study, found), *_layer_tables(study, layers)],
-        meaning=words.MEANING,
+        meaning=labels.MEANING,
         may=words.may(claims),
-        may_not=kept([missing, *words.MAY_NOT]),
+        may_not=kept([missing, *labels.MAY_NOT]),
         method=words.method(found, layers),
         say=words.say(found),
-        do_not_say=words.DO_NOT_SAY,
+        do_not_say=labels.DO_NOT_SAY,
         config=asked_for(study),
         environment=environment(study),
     )
@@ -99,10 +100,10 @@ def _gets_sparser(case: Case, found: Features) -> Finding:
     start, end, change = found.ends("active_share")
     return with_seeds(
         Finding(
-            words.SPARSER.format(case=case.title),
+            labels.SPARSER.format(case=case.title),
             _OPPOSITE.get(outcome_of(change), "not decided"),
-            words.CHANGE.format(
-                what=words.ACTIVE,
+            labels.CHANGE.format(
+                what=labels.ACTIVE,
                 start=number_text(start.value),
                 end=number_text(end.value),
                 change=interval_text(change),
@@ -120,10 +121,10 @@ def _gets_narrower(case: Case, found: Features) -> Finding:
     change = paired_difference(logs[:, -1], logs[:, 0])
     return with_seeds(
         Finding(
-            words.NARROWER.format(case=case.title),
+            labels.NARROWER.format(case=case.title),
             _OPPOSITE.get(outcome_of(change), "not decided"),
-            words.CHANGE.format(
-                what=words.RELATIVE,
+            labels.CHANGE.format(
+                what=labels.RELATIVE,
                 start=number_text(start.value),
                 end=number_text(end.value),
                 change=ratio_text(change),
@@ -141,14 +142,14 @@ def _stays_narrow(case: Case, found: Features) -> Finding:
         outcome = "confirmed"
     elif end.low > most:
         outcome = "not confirmed"
-    numbers = words.NARROW_NUMBERS.format(
+    numbers = labels.NARROW_NUMBERS.format(
         end=range_text(end),
         n=found.num_points,
         cap=number_text(found.cap),
         limit=number_text(most),
         seeds=case.counted,
     )
-    return with_seeds(Finding(words.NARROW.format(case=case.title), outcome, numbers), end.num)
+    return with_seeds(Finding(labels.NARROW.format(case=case.title), outcome, numbers), end.num)
 
 
 def _head_makes_most(case: Case, _: Features) -> Finding:
@@ -158,8 +159,8 @@ def _head_makes_most(case: Case, _: Features) -> Finding:
         outcome = "confirmed"
     elif share.high < 0.5:
         outcome = "not confirmed"
-    numbers = words.HEAD_NUMBERS.format(share=range_text(share), n=share.num)
-    return with_seeds(Finding(words.HEAD.format(case=case.title), outcome, numbers), share.num)
+    numbers = labels.HEAD_NUMBERS.format(share=range_text(share), n=share.num)
+    return with_seeds(Finding(labels.HEAD.format(case=case.title), outcome, numbers), share.num)
 
 
 _CLAIMS = {"sparser": _gets_sparser, "narrower": _gets_narrower, "narrow": _stays_narrow, "head": _head_makes_most}
@@ -171,11 +172,11 @@ def _figures(study: StudyRecords, found: Found, layers: Sequence[tuple[Case, lis
     if drawn:
         data = pd.concat([its.table for _, its in drawn], ignore_index=True)
         for name, draw in (("sparsity", draw_sparsity), ("sizes", draw_sizes), ("width_against_bounds", draw_bounds)):
-            title, caption = words.FIGURES[name]
-            alt = words.alt(drawn, title, words.QUANTITIES[name])
+            title, caption = labels.FIGURES[name]
+            alt = words.alt(drawn, title, labels.QUANTITIES[name])
             saved.append(save_figure(folder, name, draw(drawn), data, title=title, caption=caption, alt=alt))
     if layers:
-        title, caption = words.FIGURES["layer_shares"]
+        title, caption = labels.FIGURES["layer_shares"]
         fig = draw_layers([(case.name, leaves) for case, leaves in layers])
         data = pd.concat([_layer_frame(case, leaves) for case, leaves in layers], ignore_index=True)
         alt = words.alt_layers(layers, title)
@@ -186,12 +187,12 @@ def _figures(study: StudyRecords, found: Found, layers: Sequence[tuple[Case, lis
 def _ends_table(study: StudyRecords, found: Found) -> Table:
     rows, numbers = [], []
     for case, features in found:
-        for name, title in words.ENDS.items():
+        for name, title in labels.ENDS.items():
             start, end, change = features.ends(name)
             rows.append((case.title + Text(": ", "：") + title, *map(interval_text, (start, end, change))))
             numbers.append({"case": case.name, "quantity": name} | _columns(start=start, end=end, change=change))
     write_table(study, "start_and_end", pd.DataFrame(numbers))
-    return Table(words.ENDS_TITLE, words.ENDS_HEADINGS, rows, words.ENDS_NOTE)
+    return Table(labels.ENDS_TITLE, labels.ENDS_HEADINGS, rows, labels.ENDS_NOTE)
 
 
 def _columns(**intervals: Interval) -> dict[str, float]:
@@ -222,12 +223,12 @@ def _layer_tables(study: StudyRecords, layers: Sequence[tuple[Case, list[Leaf]]]
                 f"{leaf.size:,}",
                 interval_text(leaf.width),
                 f"{100 * leaf.share:.1f}%",
-                words.MADE_BY.get(leaf.made_by, Text.same(NONE)),
+                labels.MADE_BY.get(leaf.made_by, Text.same(NONE)),
             )
             for leaf in leaves[:MOST_ROWS]
         ]
-        note = words.LAYERS_NOTE
+        note = labels.LAYERS_NOTE
         if len(leaves) > MOST_ROWS:
-            note += words.LAYERS_MORE.format(n=len(leaves) - MOST_ROWS)
-        tables.append(Table(words.LAYERS_TITLE.format(case=case.title), words.LAYERS_HEADINGS, rows, note))
+            note += labels.LAYERS_MORE.format(n=len(leaves) - MOST_ROWS)
+        tables.append(Table(labels.LAYERS_TITLE.format(case=case.title), labels.LAYERS_HEADINGS, rows, note))
     return tables
