@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from lggwjax.cli import claims, experiment, measure, report, run
+from lggwjax.cli import claims, compare, experiment, measure, report, run
 
-_COMMANDS = (run, measure, claims, experiment, report)
+_COMMANDS = (run, measure, claims, experiment, compare, report)
 
 
 class _OneLine(argparse.ArgumentParser):

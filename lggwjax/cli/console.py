@@ -26,6 +26,18 @@ def print_summary(page: Path) -> None:
     console.print(f"page: {page}", highlight=False, soft_wrap=True)
 
 
+def print_answer(page: Path) -> None:
+    """Print what the page of a study answers, and where it lies."""
+    from rich.console import Console
+
+    from lggwjax.report.studies import study_document
+
+    console = Console(soft_wrap=True)
+    for sentence in study_document(page.parent).answer:
+        console.print(sentence.en, highlight=False, markup=False)
+    console.print(f"page: {page}", highlight=False, markup=False)
+
+
 @contextlib.contextmanager
 def progress(total: int, *, quiet: bool) -> Iterator[Any]:
     """Show a bar with the latest LGGW and population descent, from the first step on: a refused run shows none."""

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lggwjax.cli.console import study_progress
+from lggwjax.cli.console import print_answer, study_progress
 from lggwjax.experiments import PRESETS, STUDIES
 
 _STUDIES = "\n".join(f"  {name:14} {question}" for name, question in STUDIES.items())
@@ -74,7 +74,7 @@ def _experiment(options: argparse.Namespace) -> int:
             progress=progress,
         )
     if not options.quiet:
-        _print_answer(page)
+        print_answer(page)
     return 0
 
 
@@ -86,14 +86,3 @@ def _slurm_options(given: list[str]) -> dict[str, Any]:
             raise ValueError(f"argument --slurm-option: expected KEY=VALUE, got {text!r}")
         found[f"slurm_{key}"] = int(value) if value.isdecimal() else value
     return found
-
-
-def _print_answer(page: Path) -> None:
-    from rich.console import Console
-
-    from lggwjax.report.studies import study_document
-
-    console = Console(soft_wrap=True)
-    for sentence in study_document(page.parent).answer:
-        console.print(sentence.en, highlight=False, markup=False)
-    console.print(f"page: {page}", highlight=False, markup=False)

@@ -64,7 +64,7 @@ def compare(
     out: Path | None = None,
     workers: int = 1,
     resume: bool = False,
-    progress: Callable[[Json, int], None] | None = None,
+    progress: Callable[[Json | None, int], None] | None = None,
 ) -> Path:
     """Compare designs by held-out loss at equal training time, and write a page with a recommendation.
 
@@ -81,7 +81,7 @@ def compare(
         out: The folder; by default ``comparisons/DATA``.
         workers: Processes side by side.
         resume: Go on with what is there.
-        progress: Called with each finished point's record and the number of points.
+        progress: Called with each finished point's record and the number of points; with None when the pilot is done.
 
     Returns:
         The page.
@@ -110,6 +110,7 @@ def compare(
     with open_study(folder, "compare", "own", todo, resume=resume, extra=request | {"plan": plan}):
         file = folder / STUDY_FILE
         write_json(file, read_object(file, "") | {"question": asdict(question or Question())})
+        tell(None, len(todo))
         run_points(folder, measure, workers=workers, progress=lambda record: tell(record, len(todo)))
         return write_study_page(folder)
 
@@ -123,9 +124,7 @@ def _check_numbers(minutes: float, seeds: int, workers: int) -> None:
         raise ValueError(f"Expected --workers >= 1, got {workers}.")
 
 
-def _plan(
-    folder: Path, designs: Sequence[Design], facts: Facts, request: Json, workers: int, resume: bool
-) -> Json:
+def _plan(folder: Path, designs: Sequence[Design], facts: Facts, request: Json, workers: int, resume: bool) -> Json:
     """Take the plan of the comparison that is gone on with, or time a pilot."""
     file = folder / STUDY_FILE
     if resume and file.is_file():

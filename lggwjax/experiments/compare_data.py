@@ -31,12 +31,12 @@ class Facts:
         spec: The data with the sizes chosen, at seed 0.
         num_rows: Rows there are in all; None where a population can be drawn from without end.
         num_heldout: Rows held out by each seed.
-        overlap: Correlation that two seeds' results have for sharing rows: the held-out share of the rows used, times the
-            share of rows that two seeds have in common.
+        overlap: Correlation that two seeds' results have for sharing rows: the held-out share of the rows used, times
+            the share of rows that two seeds have in common.
         task: ``classification`` or ``regression``.
         num_outputs: Number of classes; 1 for a regression.
         images: Whether inputs are images.
-        description: One sentence.
+        title: What to call the data.
         fingerprint: Of the file, so that a comparison is not resumed on other data; None where there is no single file.
     """
 
@@ -47,7 +47,7 @@ class Facts:
     task: str
     num_outputs: int
     images: bool
-    description: str
+    title: str
     fingerprint: str | None
 
     def as_dict(self) -> Json:
@@ -104,7 +104,7 @@ def look_at(
         task=split.task,
         num_outputs=split.num_outputs,
         images=len(split.input_shape) == 3,
-        description=split.description,
+        title=name if place is None or name not in ("csv", "npz") else place.stem,
         fingerprint=_fingerprint(place, name),
     )
 
@@ -152,8 +152,8 @@ def _sized(spec: DataSpec, num_samples: int | None, num_heldout: int | None) -> 
     n = n if num_samples is None else num_samples
     if not MIN_ROWS // 3 <= n <= most:
         raise ValueError(
-            f"Expected --num-samples from {MIN_ROWS // 3} to {most:,} with {source.num_train:,} rows, got {n:,}. Choose "
-            "another number; some rows have to be held out."
+            f"Expected --num-samples from {MIN_ROWS // 3} to {most:,} with {source.num_train:,} rows, got {n:,}. "
+            "Choose another number; some rows have to be held out."
         )
     rest = source.num_test or source.num_train - n
     h = min(rest, MOST_SAMPLES if num_heldout is None else num_heldout)

@@ -121,8 +121,9 @@ def num_steps(costs: Mapping[str, Cost], facts: Facts, *, minutes: float, seeds:
     if each < least:
         needed = (fixed + 2 * seeds * len(costs) * least) / workers / _USED + begun
         raise ValueError(
-            f"Expected --minutes {math.ceil(1.2 * needed / 60)} or more for {len(costs)} designs and {seeds} seeds on this "
-            f"machine, got {minutes:g}. Give them, or take fewer --seeds or --num-samples."
+            f"Expected --minutes {math.ceil(1.2 * needed / 60)} or more for {len(costs)} designs and {seeds} seeds on "
+            f"this machine, got {minutes:g}. Give them (what was compiled is kept), or take fewer --seeds or "
+            "--num-samples."
         )
     batch = min(64, facts.spec.num_samples)
     most = max(MOST_STEPS, round(MOST_PASSES * facts.spec.num_samples / batch))

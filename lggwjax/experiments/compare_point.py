@@ -23,6 +23,7 @@ from lggwjax.training.loop import TrainingDiverged, TrainState
 from lggwjax.training.run import Prepared, prepare_run, states
 
 _LARGEST_CHUNK = 1024
+_PARTS = ("training", "measuring", "gate", "other")
 _LOG = logging.getLogger(__name__)
 
 
@@ -132,7 +133,7 @@ def trivial(sample: Batch, heldout: Batch, num_outputs: int) -> Json:
 class _Watch:
     """Where the time goes."""
 
-    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("training", "measuring", "gate", "other"), 0.0))
+    spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PARTS, 0.0))
     steps: list[float] = field(default_factory=list)
     last: float = field(default_factory=time.perf_counter)
 
