@@ -102,7 +102,7 @@ def test_diverged_runs_are_counted_and_decide_nothing(tmp_path):
     assert cell(table, "learning rate x 3", "remark") == "2 of 6 diverged"
     assert cell(table, "learning rate x 3", "LGGW/rms").startswith("·")
     assert cell(table, "weight decay", "LGGW/rms").startswith("↓")
-    assert "2 runs diverged" in page.answer[0].en
+    assert "2 of the runs diverged" in page.answer[0].en
     designs = next(table for table in page.tables if table.title.en.startswith("The designs"))
     assert cell(designs, "learning rate x 3", "runs that ended") == "4 / 6"
 

@@ -96,8 +96,10 @@ def draw_forest(
 
 
 def _together(label: str) -> str:
-    """Keep a factor and its sign on one line."""
-    return label.replace(" x ", "\u00a0x\u00a0").replace(" / ", "\u00a0/\u00a0")
+    """Keep a rank and its name, a factor and its sign, a setting and its value on one line."""
+    label = label.replace("  ", "\u00a0\u00a0").replace(" x ", "\u00a0x\u00a0").replace(" / ", "\u00a0/\u00a0")
+    parts = label.split(", ")
+    return ", ".join("\u00a0".join(part.rsplit(" ", 1)) for part in parts) if len(parts) > 1 else label
 
 
 def _ratio_ticks(low: float, high: float) -> list[float]:

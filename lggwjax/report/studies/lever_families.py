@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from lggwjax.report.document import SavedFigure, save_figure
-from lggwjax.report.drawing import BLUE, INK, Line, draw_points, style
 from lggwjax.report.language import Text
-from lggwjax.report.scales import scale_axis
 from lggwjax.report.statistics import Interval, kendall
 from lggwjax.report.studies.common import number, ratio_of, slug, tau_text
+from lggwjax.report.studies.crosses import draw_crosses
 from lggwjax.report.studies.effects import Effect, Quantity, Runs, adjusted, diverged, effect
 from lggwjax.report.studies.forest import Row, draw_forest
 from lggwjax.report.studies.ranks import Resamples
@@ -228,20 +226,9 @@ def gap_figure(study: StudyRecords, family: Family, tau: Interval) -> SavedFigur
     ratio = bool(pairs) and pairs[0][1].quantity.ratio
     x = [ratio_of(one.change) for one, _ in pairs]
     y = [ratio_of(one.change) if ratio else one.change for _, one in pairs]
-    points = Line(
-        "", [one.value for one in x], [one.value for one in y], [one.low for one in y], [one.high for one in y]
-    )
     label = "gap relative to the base design" if ratio else "change of the held-out gap (unit of the loss)"
-    fig, ax = draw_points([points], "LGGW/rms relative to the base design", label, xlog=True, ylog=ratio)
-    with style():
-        ax.axvline(1, color=INK, linewidth=0.8, zorder=1)
-        ax.axhline(1 if ratio else 0, color=INK, linewidth=0.8, zorder=1)
-        scale_axis(ax, "x", _room([one[:3] for one in x], 1.0, log=True), log=True)
-        scale_axis(ax, "y", _room([one[:3] for one in y], 1.0 if ratio else 0.0, log=ratio), log=ratio)
-        for across, up in zip(x, y, strict=True):
-            if math.isfinite(up.value) and math.isfinite(across.low):
-                ax.plot([across.low, across.high], [up.value] * 2, color=BLUE, alpha=0.5, linewidth=1.4)
-        _number(ax, np.array([[one.value, other.value] for one, other in zip(x, y, strict=True)]))
+    xlabel, lines = "LGGW/rms relative to the base design", (1.0, 1.0 if ratio else 0.0)
+    fig, _ = draw_crosses(x, y, xlabel, label, lines=lines, log=(True, ratio))
     table = lever_table(family)
     words = {"family": family.name, "tau": tau_text(tau), "n": tau.num}
     return save_figure(
@@ -264,27 +251,3 @@ def gap_figure(study: StudyRecords, family: Family, tau: Interval) -> SavedFigur
             "{n}個の設計変更について、LGGW/rmsの変化と汎化ギャップの変化を示す散布図。ケンドールのτは{tau}。",
         ).format(**words),
     )
-
-
-def _number(ax: Axes, points: np.ndarray) -> None:
-    """Write each point's number beside it: to the left where another point is close on the right."""
-    places = ax.transAxes.inverted().transform(ax.transData.transform(points.reshape(-1, 2)))
-    for rank, (point, place) in enumerate(zip(points, places, strict=True), 1):
-        if not np.isfinite(point).all():
-            continue
-        ahead = (places - place)[np.arange(len(places)) != rank - 1]
-        crowded = ((ahead[:, 0] >= 0) & (ahead[:, 0] < 0.06) & (np.abs(ahead[:, 1]) < 0.05)).any()
-        shift, side = ((-4, 3), "right") if crowded else ((4, 3), "left")
-        ax.annotate(str(rank), point, xytext=shift, textcoords="offset points", fontsize=8, ha=side)
-
-
-def _room(values: list[Any], line: float, *, log: bool) -> np.ndarray:
-    """The two ends of an axis that shows all estimates, and bars as far again as these reach."""
-    scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
-    with np.errstate(divide="ignore"):
-        found = scale(np.array(values, dtype=float).reshape(-1, 3))
-    points = np.append(found[:, 0][np.isfinite(found[:, 0])], scale(np.array(line)))
-    ends = found[:, 1:][np.isfinite(found[:, 1:])]
-    spread = max(float(np.ptp(points)), 1e-3) / 2
-    ends = np.append(np.clip(ends, points.min() - spread, points.max() + spread), points)
-    return back(np.array([ends.min(), ends.max()]))

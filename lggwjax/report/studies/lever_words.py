@@ -38,7 +38,7 @@ def answer_of(found: list[Family], taus: dict[str, Interval], missing: Text) -> 
     )
     bad = sum(diverged(runs) for family in found for runs in family.designs.values())
     if bad:
-        compared += Text(" {n} runs diverged.", "{n}回の実行が発散しました。").format(n=bad)
+        compared += Text(" {n} of the runs diverged.", "{n}回の実行が発散しました。").format(n=bad)
     return compared + missing, _best_sentence(found[0]) + _rank_sentence(taus[found[0].name]), _next(found[0])
 
 
