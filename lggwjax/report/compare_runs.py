@@ -55,7 +55,9 @@ def comparison_document(folders: Sequence[str | Path], figures: str | Path = "co
     except ValueError as error:
         widths = str(error)
     told, tone = answer(runs, names, pairs)
-    may, may_not = limits(pairs, widths, comparable=comparable)
+    may, may_not = limits(
+        pairs, widths, comparable=comparable, one_end=len({run.records["step"].iloc[-1] for run in runs}) == 1
+    )
     say, do_not_say = meeting(runs, names, pairs)
     return Document(
         kind=Text("Comparison of runs", "実行の比較"),
@@ -147,7 +149,10 @@ def _figures(
     return saved
 
 
-_LINES = Text("One line a run.", "線1本が1回の実行です。")
+_LINES = Text(
+    "One line a run, with 95% intervals where the records have them.",
+    "線1本が1回の実行です。記録にあれば95%信頼区間を帯で示します。",
+)
 _BANDS = Text(
     "One line a design: the mean over its seeds with its 95% interval, where there are two seeds or more.",
     "線1本が1つの設計です。シードについての平均と、シードが2個以上あるときはその95%信頼区間を示します。",
@@ -162,8 +167,11 @@ def _lines(runs: Sequence[Run], names: dict[str, str], column: str) -> tuple[lis
         if by_design:
             table = over_seeds(runs, next(design for design, n in names.items() if n == name), column)
         else:
-            found = column_of(next(run for run in runs if run.name == name), column).dropna()
-            table = pd.DataFrame({"step": found.index, "value": found.to_numpy(), "low": math.nan, "high": math.nan})
+            run = next(run for run in runs if run.name == name)
+            ends = (column.replace(".value", f".ci95_{end}") for end in ("low", "high"))
+            low, high = (column_of(run, end) if end != column else math.nan for end in ends)
+            table = pd.DataFrame({"value": column_of(run, column), "low": low, "high": high})
+            table = table.dropna(subset="value").rename_axis("step").reset_index()
         if len(table):
             banded = bool(np.isfinite(table["low"].to_numpy(float)).any())
             low, high = (table["low"], table["high"]) if banded else (None, None)

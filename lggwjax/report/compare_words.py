@@ -83,7 +83,9 @@ def answer(runs: Sequence[Run], names: dict[str, str], pairs: Sequence[Pair]) ->
     return (compared, how, _more_seeds(closest)), "undecided"
 
 
-def limits(pairs: Sequence[Pair], widths: str | None, *, comparable: bool) -> tuple[list[Text], list[Text]]:
+def limits(
+    pairs: Sequence[Pair], widths: str | None, *, comparable: bool, one_end: bool
+) -> tuple[list[Text], list[Text]]:
     """List what may be concluded from the comparison, and what may not."""
     may, may_not = [], []
     if pairs:
@@ -121,6 +123,13 @@ def limits(pairs: Sequence[Pair], widths: str | None, *, comparable: bool) -> tu
     if not comparable:
         may_not.append(
             Text("Anything from differences in loss: the data differ.", "損失の差からの結論。データが異なります。")
+        )
+    if not one_end:
+        may_not.append(
+            Text(
+                "That the settings alone make the difference: the runs ended at different steps.",
+                "設定だけが差を生んだということ。最後に測定したステップが実行によって異なります。",
+            )
         )
     may_not += [
         Text(

@@ -95,6 +95,9 @@ def test_widths_of_other_schedules_are_shown_and_not_compared(runs_of, no_figure
     document = comparison_document([*same, *other])
     assert "may not be compared" in document.tables[0].note.en
     assert any("differences in LGGW" in text.en for text in document.may_not)
+    assert not any("different steps" in text.en for text in document.may_not)
+    earlier = runs_of({"fourth": [16]}, seeds=1, steps=[0, 10])
+    assert any("different steps" in text.en for text in comparison_document([*same, *earlier]).may_not)
     assert all(len(row) == len(document.tables[0].headings) for row in document.tables[0].rows)
 
 
@@ -108,6 +111,14 @@ def test_many_runs_are_drawn_by_design(runs_of, tmp_path):
     ]
     assert all((tmp_path / "figures" / f"{figure.name}.csv").is_file() for figure in document.figures)
     assert "One line a design" in document.figures[0].caption.en
+
+
+def test_few_runs_are_drawn_with_their_intervals(runs_of, tmp_path):
+    document = comparison_document(runs_of(SMALL, seeds=1), tmp_path / "figures")
+    assert [figure.name for figure in document.figures] == ["heldout_loss", "population_descent", "lggw_over_rms"]
+    rows = (tmp_path / "figures" / "population_descent.csv").read_text().splitlines()
+    assert rows[0].split(",") == ["step", "value", "low", "high", "name"]
+    assert all(cell for row in rows[1:] for cell in row.split(","))
 
 
 def test_the_same_run_twice_is_refused(runs_of):
