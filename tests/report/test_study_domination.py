@@ -72,6 +72,19 @@ def test_the_exponent_and_the_constant_that_were_planted_are_found(tmp_path, alp
     assert constant(runs_of(case), alpha + 1) > 3.5
 
 
+def test_gaps_that_are_nearly_none_take_no_part_in_the_fit(tmp_path):
+    """Near the least loss seen a gap is small by the choice of its zero, whatever the gradient is."""
+
+    def stuck(seed):
+        its = result(2.0, seed)
+        for record in its["records"][-3:-1]:
+            record["heldout_grad_norm"] |= {"value": 0.5, "ci95": [0.4, 0.6]}
+        return its
+
+    (case,) = cases_of(study(tmp_path, {"ffn": stuck}))
+    assert exponent(runs_of(case)).value == pytest.approx(2.0, abs=0.1)
+
+
 @pytest.fixture(autouse=True)
 def _no_drawings(request, monkeypatch):
     if "files" not in request.node.name:

@@ -70,7 +70,7 @@ def result(seed: int, active: float, narrow: float, width: float = 0.05, head: f
 CASES = {
     "ffn": lambda seed: result(seed, -0.2, 0.7, head=0.7 + 0.01 * seed),
     "cnn": lambda seed: result(seed, 0.2, 1.4, width=0.2, head=0.3 - 0.01 * seed),
-    "resnet18": lambda seed: result(seed, 0.0, 1.0, width=0.147, head=0.5 + 0.1 * (seed - 1)),
+    "resnet18": lambda seed: result(seed, 0.0, 1.0, width=0.147, head=0.52 + 0.1 * (seed - 1)),
 }
 
 

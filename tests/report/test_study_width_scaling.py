@@ -111,8 +111,22 @@ def test_growth_is_judged_by_the_interval(tmp_path, power, outcome):
 
 
 def test_a_slope_that_may_be_zero_or_large_is_left_open(tmp_path):
-    page = document(study(tmp_path, standard={"noise": 0.8}, mean_field={"noise": 0.8}))
+    records = study(
+        tmp_path,
+        standard={"noise": 0.8, "lggw_over_rms": -0.1, "feature_width": 0.9},
+        mean_field={"noise": 0.8, "lggw_over_rms": 0.25, "feature_width": 1.1},
+    )
+    slopes = [
+        growth.slope(name) for growth in growths_of(records) for name in ("lggw_over_rms", "feature_width_over_norm")
+    ]
+    # One estimate on either side of the limit each, with an interval across.
+    assert slopes[0].value < 0.1 < slopes[0].high
+    assert slopes[2].low < 0 < slopes[2].value
+    assert slopes[1].value < 0.5 < slopes[1].high
+    assert slopes[3].low < 0.5 < slopes[3].value
+    page = document(records)
     found = outcomes(page)
+    assert found[ROOT.format("standard")] == found[ROOT.format("mean-field")] == "not decided"
     assert found[FLAT.format("standard")] == found[FLAT.format("mean-field")] == "not decided"
     assert page.tone == "undecided"
     assert page.answer[2].en.startswith("Next: run 3 seeds at least")

@@ -124,13 +124,13 @@ def draw_gaps(panels: Sequence[tuple[str, Sequence[Run]]], *, from_zero: bool = 
     seeds = sorted({run.seed for _, runs in panels for run in runs})
     looks = {seed: (CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i, seed in enumerate(seeds)}
     with style():
-        fig = Figure(figsize=(5.0 if columns == 1 else 6.4, 2.5 * rows + 1.1), layout="constrained")
+        fig = Figure(figsize=(5.0, 2.2 * rows + 1.1), layout="constrained")
         axes = fig.subplots(rows, columns, squeeze=False)
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
         for ax, (title, runs) in zip(axes.flat, panels, strict=False):
-            ax.set_title(wrapped(title, 30))
-            _lay_out(ax, runs, from_zero, 3.4 if columns == 1 else 2.2)
+            ax.set_title(wrapped(title, 60 // columns))
+            _lay_out(ax, runs, from_zero, 3.4 if columns == 1 else 1.6)
             for run in runs:
                 _draw_run(ax, run, looks[run.seed], from_zero)
             _draw_envelopes(ax, runs, from_zero)

@@ -128,7 +128,7 @@ def _drawn(growths: Sequence[Growth]) -> list[tuple[str, Text, Text, Figure, lis
             panels = [(labels.PANELS[name][its], by_init(growths, its)) for its in shown]
         else:
             of = bounds_of if name == "bounds" else feature_bounds_of
-            panels = [(f"{growth.init} initialisation", of(growth)) for growth in growths]
+            panels = [(growth.init, of(growth)) for growth in growths]
             shown = [series.name for series in panels[0][1]]
         fig = draw_growth(panels, ylabel, sharey=name not in labels.PANELS)
         found.append((name, title, caption + labels.SLOPES_NOTE, fig, shown))

@@ -17,14 +17,15 @@ from scipy import stats
 from lggwjax.report.drawing import BLUE, GREY, ORANGE, VERMILLION, Line, draw_panels
 from lggwjax.report.statistics import Interval, log_slope, mean_interval
 from lggwjax.report.studies.cases import cases_of, seed_band
-from lggwjax.report.studies.common import MIN_SEEDS, interval_text, number
+from lggwjax.report.studies.common import MIN_SEEDS, number
 from lggwjax.report.studies.featurizer_runs import expected_chi
 from lggwjax.report.study import StudyRecords
 from lggwjax.report.style import CYCLE, MARKERS
+from lggwjax.report.table import number_text
 
 UNEVEN = 0.01
 """p-value of Bartlett's test below which the spread over seeds plainly differs between the widths."""
-_LABEL_GAP = 0.14  # of a panel's height
+_LABEL_GAP, _HIGHEST = 0.14, 0.93  # of a panel's height; higher up the title is met
 _BOUNDS = (("deviation", "measured deviation"), ("bound_seen", "bound (descriptive)"))
 
 
@@ -163,7 +164,7 @@ def draw_growth(panels: Sequence[tuple[str, Sequence[Series]]], ylabel: str, *, 
     lines = [(title, [_line(series) for series in its]) for title, its in panels]
     fig, axes = draw_panels(lines, "width of the model", ylabel, xlog=True, ylog=True, sharey=sharey)
     names = {series.label for _, its in panels for series in its}
-    fig.set_size_inches(6.6, float(fig.get_figheight()) + 0.12 * len(names))
+    fig.set_size_inches(5.4, float(fig.get_figheight()) + 0.12 * len(names))
     for ax, (_, its) in zip(axes.flat, panels, strict=False):
         _label_slopes(ax, its)
     return fig
@@ -198,13 +199,22 @@ def _label_slopes(ax: Axes, lines: Sequence[Series]) -> None:
         if known.size:
             point = (float(series.growth.widths[known[-1]]), float(mean[known[-1]]))
             height = float((ax.transScale + ax.transLimits).transform(point)[1])
-            ends.append((height, interval_text(series.growth.slope(series.name)), series.colour))
+            ends.append((height, _slope_text(series.growth.slope(series.name)), series.colour))
     ends.sort(key=lambda end: end[0])
     places: list[float] = []
     for height, *_ in ends:
         places.append(max(height, places[-1] + _LABEL_GAP) if places else height)
     for place in reversed(range(len(places))):
-        ceiling = 1.0 if place == len(places) - 1 else places[place + 1] - _LABEL_GAP
+        ceiling = _HIGHEST if place == len(places) - 1 else places[place + 1] - _LABEL_GAP
         places[place] = min(places[place], ceiling)
     for place, (_, text, colour) in zip(places, ends, strict=True):
         ax.text(1.03, place, text, transform=ax.transAxes, va="center", fontsize=9, color=colour or GREY)
+
+
+def _slope_text(slope: Interval) -> str:
+    """Write a slope shortly, with as many digits in every panel."""
+    if math.isnan(slope.low):
+        return number_text(slope.value)
+    half = slope.high - slope.value
+    places = 2 if half >= 0.005 else 3
+    return f"{slope.value:.{places}f} ± {half:.{places}f}".replace("-", "−")
