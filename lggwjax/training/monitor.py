@@ -69,7 +69,8 @@ class Monitor:
         * The parts of the layers sum to the whole descent, and the whole is the mean over the samples.
         * With ``overhead=`` a look begins only when, at its typical cost, looking will still have taken at most that
           share of the wall time, compilation apart; the first look is the start of this account. Writers count.
-        * Memory is constant, whatever the number of looks; nothing is compiled after the first look.
+        * Memory is constant, whatever the number of looks: sketches between them, some twenty gradients during one;
+          nothing is compiled after the first look.
         * Nothing reaches the training. ``params`` may be donated after the call: what is needed later is copied, one
           copy of the parameters, and only from the step before a look to the look.
 
@@ -113,7 +114,8 @@ class Monitor:
                 dropout or augmentation, norms with running averages.
             train_probe: Some training samples, for the widths; a pytree with a leading axis.
             heldout_probe: At least 16 samples that take no part in training, for the verdict; or None: then widths are
-                reported and the verdict is ``unknown``. Their widths are those of the first 256.
+                reported and the verdict is ``unknown``. Widths are taken of as many of the first as there are training
+                samples, 256 at most, so that the two compare: a width grows with the samples.
             every: Measure at steps that are multiples of it.
             overhead: Or: measure as often as keeps to this share of the wall time; 0.05 if neither is given.
             level: Coverage of the intervals of all looks at once.
@@ -140,10 +142,10 @@ class Monitor:
             raise ValueError(f"Expected 0 < level < 1, got {level}.")
         if every is None and jax.process_count() > 1:
             raise ValueError(f"Expected every= with {jax.process_count()} processes, whose clocks differ. Pass every=.")
-        batch_size(train_probe)
+        num_widths = min(batch_size(train_probe), WIDTH_SAMPLES)
         if heldout_probe is not None:
             _check_heldout(train_probe, heldout_probe)
-        few = jax.tree.map(lambda leaf: leaf[:WIDTH_SAMPLES], heldout_probe)
+        few = jax.tree.map(lambda leaf: leaf[:num_widths], heldout_probe)  # as many: widths compare
         samples = Samples(train_probe, train_probe, heldout_probe, few)
         functions: dict[str, Any] = {"wrt": wrt, "predict_fn": predict_fn, "feature_fn": feature_fn}
         self._meter = Meter(loss_fn, samples, num_draws=num_draws, seed=seed, route="sketched", **functions)

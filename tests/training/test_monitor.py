@@ -13,6 +13,7 @@ import pytest
 
 from lggwjax.gradients.selection import as_partial, select
 from lggwjax.training import Monitor, population_descent
+from lggwjax.training import monitor as monitors
 from lggwjax.training.meter import Meter
 
 DIM, STEPS = 30, 40
@@ -345,10 +346,12 @@ def test_the_start_is_measured_whatever_the_step(path):
     assert (state.step, state.measured) == (3, 3)
 
 
-def test_widths_of_many_held_out_samples_are_those_of_the_first(watched):
+def test_widths_are_those_of_as_many_samples_on_both_sides(watched, monkeypatch):
     record = watched[1][-1].record
-    assert record["heldout_lggw"]["num_samples"] == record["heldout_cloud_width"]["num_samples"] == 256
-    assert record["lggw"]["num_samples"] == 30
+    for name in ("lggw", "cloud_width", "heldout_lggw", "heldout_cloud_width"):
+        assert record[name]["num_samples"] == 30
+    monkeypatch.setattr(monitors, "WIDTH_SAMPLES", 8)
+    assert len(_monitor(every=1)._meter._samples.heldout_probe["y"]) == 8
 
 
 def test_looks_of_an_earlier_process_count(path):
