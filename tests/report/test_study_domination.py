@@ -144,6 +144,7 @@ def test_a_seed_without_a_result_keeps_all_from_being_confirmed_and_is_said(tmp_
         assert ERROR in place.ja
         assert "not run yet" in place.en
     assert [row[0] for row in page.tables[0].rows] == ["ffn-1", "ffn-4"]
+    assert page.answer[2].en.startswith("Next: run the seeds that are missing")
 
 
 @pytest.mark.parametrize("gone", ["failed", "missing"])

@@ -10,7 +10,7 @@ import numpy as np
 from lggwjax.report.document import Finding
 from lggwjax.report.language import EMPTY, Text, joined
 from lggwjax.report.studies.cases import Case, decided
-from lggwjax.report.studies.common import range_text
+from lggwjax.report.studies.common import MIN_SEEDS, range_text
 from lggwjax.report.studies.domination_runs import Run, constant, exponent
 from lggwjax.report.table import number_text
 
@@ -93,6 +93,13 @@ def next_step(found: Runs, plausible: Sequence[Finding]) -> Text:
             "次に行うこと：このような経路では、ホールドアウト勾配が小さければ改善の余地も小さいと読めます。モデルやデータを変えるたびに"
             "ゲートを再度実行してください（チェックポイント2個とホールドアウト64サンプルで足ります）。",
         )
+    if found and all(word == "yes" for _, runs in found for word in verdicts(runs)):
+        return Text(
+            "Next: run the seeds that are missing, {n} at least for each model, before this is relied on: nothing spoke "
+            "against it so far.",
+            "次に行うこと：この結果を当てにする前に、モデルごとに少なくとも{n}個になるよう、足りないシードを実行してください。"
+            "これまでのところ、反する結果はありません。",
+        ).format(n=MIN_SEEDS)
     sizes = [run.num_heldout for _, runs in found for run in runs if run.num_heldout]
     more = Text("four times as many samples", "4倍のサンプル")
     if sizes:
