@@ -229,3 +229,13 @@ class TestResamples:
         assert 0.25 < float(np.mean(ps)) < 0.75
         drawn = Resamples(list(range(24)), num=400)
         assert drawn.p_value(drawn.tau_b(np.arange(24), np.arange(24))) == pytest.approx(2 / 401)
+
+
+def test_a_measure_that_is_the_train_loss_in_disguise_says_no_more(tmp_path):
+    def result(_, found):
+        gap = found["gap"]
+        return found | {"train_loss": 1 / gap, "measures": found["measures"] | {"lggw_over_rms": gap, "lggw": gap**2}}
+
+    page = document(write_study(tmp_path / "s", "prediction", models({}, result=result)))
+    assert outcomes(page, "LGGW/rms ranks models") == ["confirmed"] * 2
+    assert outcomes(page, "says more") == ["not decided"] * 4

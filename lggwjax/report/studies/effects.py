@@ -85,12 +85,12 @@ class Effect:
     def short(self) -> Text:
         """The mark and the estimate; for a censored quantity how often it was reached, if not always."""
         if self.reached is not None and self.reached[0] < self.reached[1]:
-            return Text("reached {a} of {b}", "到達 {a}/{b}").format(a=self.reached[0], b=self.reached[1])
+            return Text("{a} of {b}", "{a}/{b}").format(a=self.reached[0], b=self.reached[1])
         if math.isnan(self.change.value):
             return Text.same(NONE)
         if self.quantity.ratio:
-            return Text.same(f"{self.mark} ×{number_text(math.exp(self.change.value))}")
-        return Text.same(f"{self.mark} {signed(self.change.value)}")
+            return Text.same(f"{self.mark} ×{brief(math.exp(self.change.value))}")
+        return Text.same(f"{self.mark} {'+' if self.change.value > 0 else ''}{brief(self.change.value)}")
 
     def long(self) -> str:
         """The estimate with its 95% interval."""
@@ -102,6 +102,17 @@ class Effect:
         if math.isnan(found.value) or math.isnan(found.low):
             return signed(found.value)
         return f"{signed(found.value)} [{signed(found.low)}, {signed(found.high)}]"
+
+
+def brief(value: float) -> str:
+    """Write a number with two significant digits.
+
+    Example:
+        >>> brief(0.5764), brief(-0.000213), brief(12.0)
+        ('0.58', '−0.00021', '12')
+    """
+    places = 2 if value == 0 else max(0, min(8, 1 - math.floor(math.log10(abs(value)))))
+    return "0" if round(value, places) == 0 else f"{value:,.{places}f}".replace("-", "−")
 
 
 def signed(value: float) -> str:

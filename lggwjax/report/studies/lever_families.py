@@ -26,7 +26,7 @@ WIDTH = "lggw_over_rms"
 QUANTITIES = (
     Quantity(WIDTH, Text.same("LGGW/rms"), ratio=True),
     Quantity("lggw", Text.same("LGGW"), ratio=True),
-    Quantity("deviation_over_rms", Text("deviation/rms", "乖離/rms"), ratio=True, better=-1),
+    Quantity("deviation_over_rms", Text("deviation / rms", "乖離 / rms"), ratio=True, better=-1),
     Quantity("steps_to_target", Text("steps to target", "目標損失までのステップ"), better=-1, censored=True),
     Quantity("loss_spikes", Text("loss spikes", "損失スパイク"), better=-1),
     Quantity("prediction_spread", Text("spread over seeds", "シード間の予測のばらつき"), better=-1),

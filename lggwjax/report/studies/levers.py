@@ -80,7 +80,7 @@ def document(study: StudyRecords) -> Document:
     missing = missing_points(study)
     gap_claims = [_gap_claim(family, taus[family.name]) for family in found]
     return Document(
-        kind=Text("study", "実験"),
+        kind=Text("Study", "実験"),
         title=Text(
             "Design levers: what lowers LGGW/rms, and what that buys", "設計変更：何がLGGW/rmsを下げ、何が得られるか"
         ),
@@ -192,11 +192,11 @@ def _tables(study: StudyRecords, family: Family) -> list[Table]:
         Text(
             "Change from the base design: × is a ratio, + and − a difference. ↓ lowers, ↑ raises, · not decided (Holm over "
             "all {n} tests of the family, 5%). “scale only”: a norm makes the weights scale-invariant. “scale?”: LGGW "
-            "changes decidedly and LGGW/rms does not. “reached a of b”: the target loss was reached in a of b runs, and "
+            "changes decidedly and LGGW/rms does not. “a of b” steps: the target loss was reached in a of b runs, and "
             "steps are then not tested.",
             "基準設計からの変化。×は比、＋と−は差。↓は低下、↑は上昇、·は判定不能（系列内の全{n}検定に対するHolm補正、5%）。"
             "「スケールのみ」は正規化により重みがスケール不変になる場合、「スケール？」はLGGWは有意に変化したがLGGW/rmsは"
-            "そうでない場合。「到達 a/b」は目標損失に達した実行の数で、この場合ステップ数は検定しません。",
+            "そうでない場合。ステップの「a/b」は、b回中a回の実行が目標損失に達したことを示し、この場合ステップ数は検定しません。",
         ).format(n=family.num_tests),
     )
     halves = [

@@ -68,7 +68,7 @@ def document(study: StudyRecords) -> Document:
     num_models = sum(len(one.results) for one in sets)
     few = Text(" Fewer than {k} models: this decides little.", "モデルが{k}個未満のため、判定できることは限られます。")
     return Document(
-        kind=Text("study", "実験"),
+        kind=Text("Study", "実験"),
         title=Text("Which measure ranks models as their gap does?", "どの指標がモデルを汎化ギャップの順に並べるか"),
         done=Text(
             "{n} networks were trained with different hyperparameters and seeds ({sets}), and ranked by each measure and by "
@@ -131,13 +131,18 @@ def _claims(found: DataSet, rival: Measure | None) -> list[Finding]:
                     "On {data}: {measure} says more about the gap than how far training got.",
                     "{data}：{measure}は、学習の進み具合だけでは分からないことを汎化ギャップについて示す。",
                 ).format(**words),
-                outcome_of(one.alike),
+                one.says_more,
                 Text(
                     "Among models with nearly equal train losses {measure} agrees with the gap {alike} (1 always, −1 never), "
-                    "the train loss itself {loss} (95% intervals).",
+                    "the train loss itself {loss}, and the first is {beyond} above the second (95% intervals).",
                     "訓練損失がほぼ等しいモデル同士では、{measure}と汎化ギャップの一致度は{alike}（1は常に一致、−1は常に逆）、訓練損失"
-                    "そのものでは{loss}です（95%信頼区間）。",
-                ).format(alike=tau_text(one.alike), loss=tau_text(found.rankings["train_loss"].alike), **words),
+                    "そのものでは{loss}、その差は{beyond}です（95%信頼区間）。",
+                ).format(
+                    alike=tau_text(one.alike),
+                    beyond=tau_text(one.beyond),
+                    loss=tau_text(found.rankings["train_loss"].alike),
+                    **words,
+                ),
             )
         )
         claims.append(_contest(found, measure, rival))

@@ -119,7 +119,7 @@ def tone_of(sets: Sequence[DataSet]) -> Tone:
 
 def _next(sets: Sequence[DataSet], rivals: Rivals) -> Text:
     tone = tone_of(sets)
-    beyond = all(one.rankings[RATIO].alike.low > 0 for one in sets)
+    beyond = all(one.rankings[RATIO].says_more == "confirmed" for one in sets)
     beaten = any(
         rival is not None and outcome_of(one.difference(_BY_NAME[RATIO], rival)) == "not confirmed"
         for one in sets

@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from lggwjax.report.document import Outcome
 from lggwjax.report.language import Text
 from lggwjax.report.statistics import Interval, holm
 from lggwjax.report.studies.common import ALPHA, number
@@ -74,6 +75,7 @@ class Ranking(NamedTuple):
         axes: The same of each hyperparameter.
         fitted: Kendall's tau-b over the models with a low train loss.
         alike: Mean agreement of models with nearly equal train losses.
+        beyond: How far ``alike`` is above that of the train loss itself, which is not quite 0 among such models.
     """
 
     num: int
@@ -84,11 +86,19 @@ class Ranking(NamedTuple):
     axes: Mapping[str, Interval]
     fitted: Interval
     alike: Interval
+    beyond: Interval
 
     @property
     def decided(self) -> bool:
         """Whether tau differs from zero, all measures counted."""
         return self.adjusted <= ALPHA
+
+    @property
+    def says_more(self) -> Outcome:
+        """Whether the measure agrees with the gap beyond how far training got."""
+        if self.alike.low > 0 and self.beyond.low > 0:
+            return "confirmed"
+        return "not confirmed" if self.alike.high < 0 else "not decided"
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,7 @@ class DataSet:
         low = Resamples([one for one, kept in zip(self.clusters, self.low, strict=True) if kept])
         fitted = low.tau_b(x[self.low], self.gap[self.low])
         sure = self._interval(tau, known)
+        alike, control = (self.drawn.agreement(one, self.gap, self._near) for one in (x, self.values(MEASURES[-1])))
         return Ranking(
             int(known.sum()),
             sure,
@@ -170,7 +181,8 @@ class DataSet:
             self._interval(within, known),
             {axis: self._interval(values, known) for axis, values in inside.items()},
             self._interval(fitted, known & self.low, low),
-            self._interval(self.drawn.agreement(x, self.gap, self._near), known),
+            self._interval(alike, known),
+            self._interval(alike - control, known),
         )
 
     @cached_property
@@ -244,7 +256,13 @@ def ranking_table(found: DataSet) -> pd.DataFrame:
         one = found.rankings[measure.name]
         row = {"data": found.name, "measure": measure.name, "sign": measure.sign, "kind": measure.kind}
         row |= {"models": one.num, "p": one.p, "p_holm": one.adjusted}
-        named = {"tau": one.tau, "within": one.within, "low_train_loss": one.fitted, "near_train_loss": one.alike}
+        named = {
+            "tau": one.tau,
+            "within": one.within,
+            "low_train_loss": one.fitted,
+            "near_train_loss": one.alike,
+            "beyond_train_loss": one.beyond,
+        }
         for name, interval in (named | {f"within_{axis}": value for axis, value in one.axes.items()}).items():
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         rows.append(row)

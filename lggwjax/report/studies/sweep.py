@@ -47,7 +47,7 @@ def document(study: StudyRecords) -> Document:
             "{n}回の実行が発散しました。発散した実行のある設計は比較の対象外です。",
         ).format(n=bad)
     return Document(
-        kind=Text("sweep", "スイープ"),
+        kind=Text("Sweep", "スイープ"),
         title=Text.same(str(study.config.get("title") or "sweep")),
         done=Text(
             "{d} designs were trained on the same seeds and compared by their held-out loss at the last step.",
@@ -211,12 +211,12 @@ def _designs(found: Contest) -> list[Table]:
     return [
         Table(
             Text("Designs, lowest held-out loss first", "設計（ホールドアウト損失の低い順）"),
-            [Text("design", "設計"), *(COLUMNS[name] for name in shown), Text("runs that ended", "完走した実行")],
+            [Text("design", "設計"), *(COLUMNS[name] for name in shown), Text("ended", "完走")],
             rows,
             Text(
-                "Means over seeds ± half of the 95% interval, at the last step. Steps to target: of the runs that reached it. "
+                "Means over seeds ± half of the 95% interval, at the last step. Ended: runs that did not diverge. Steps to target: of the runs that reached it. "
                 "Designs with a run that diverged stand last. {n} designs in all; every one is in tables/designs.csv.",
-                "最終ステップにおけるシード平均 ± 95%信頼区間の半幅。目標損失までのステップは、到達した実行のみの平均です。発散した"
+                "最終ステップにおけるシード平均 ± 95%信頼区間の半幅。完走は発散しなかった実行の数。目標損失までのステップは、到達した実行のみの平均です。発散した"
                 "実行のある設計は末尾に置いています。設計は全部で{n}個で、すべてtables/designs.csvにあります。",
             ).format(n=len(found.designs)),
         )

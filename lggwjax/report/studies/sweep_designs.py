@@ -25,7 +25,7 @@ COLUMNS = {
     "train_loss": Text("train loss", "訓練損失"),
     "gap": Text("gap", "汎化ギャップ"),
     "lggw_over_rms": Text.same("LGGW/rms"),
-    "deviation_over_rms": Text("deviation/rms", "乖離/rms"),
+    "deviation_over_rms": Text("deviation / rms", "乖離 / rms"),
     "heldout_accuracy": Text("accuracy", "正解率"),
     "steps_to_target": Text("steps to target", "目標損失までのステップ"),
 }
