@@ -45,7 +45,7 @@ _SEEDS: dict[Preset, int] = {"quick": 2, "full": 3, "gpu": 5}
 
 
 def points(preset: Preset, data_dir: Path | None) -> Sequence[Point]:
-    """Every model on its data, once a seed; the layers are looked at for the first seed."""
+    """Every model on its data, once a seed; in a quick look only the first seed's layers are taken apart."""
     found = []
     for model, data, num_samples, steps in _CASES[preset]:
         for seed in range(_SEEDS[preset]):
@@ -63,7 +63,7 @@ def points(preset: Preset, data_dir: Path | None) -> Sequence[Point]:
                 TrainSpec(steps=steps, batch_size=128, learning_rate=0.002, seed=seed),
                 MeasureSpec(measurements=12, directions=256),
             )
-            settings = run_settings(config) | {"model": model.name, "seed": seed, "layers": seed == 0}
+            settings = run_settings(config) | {"model": model.name, "seed": seed, "layers": preset != "quick" or seed == 0}
             found.append(Point(f"{model.name}-{data}-s{seed}", settings))
     return found
 
