@@ -41,15 +41,17 @@ def add_parser(commands: Any) -> None:
     designs.add_argument("--config", type=Path, metavar="FILE", help="TOML with designs of your own")
     designs.add_argument("--template", metavar="KIND", help="print such a file: tables, images or small_data")
     designs.add_argument("--minutes", type=float, default=5.0, metavar="M", help="time for everything (default 5)")
-    designs.add_argument("--seeds", type=int, default=5, metavar="S", help="draws of all that is random (default 5)")
+    designs.add_argument(
+        "--seeds", type=int, metavar="S", help="draws of all that is random (default 5 to 10, by time)"
+    )
     designs.add_argument("--workers", type=int, default=1, metavar="N", help="processes side by side (default 1)")
     plan = parser.add_argument_group("what is worth deciding, and what it costs")
     plan.add_argument(
         "--worth",
         type=float,
-        default=0.02,
+        default=0.1,
         metavar="SHARE",
-        help="smallest difference worth deciding, as a share of the trivial predictor's loss (default 0.02)",
+        help="smallest difference worth deciding, as a share of the lowest loss (default 0.1)",
     )
     plan.add_argument("--target-loss", type=float, metavar="L", help="held-out loss that is wanted")
     plan.add_argument("--price-per-hour", type=float, metavar="P", help="of this machine, in your currency")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lggwjax.experiments.compare_data import Facts, look_at
-from lggwjax.experiments.compare_plan import as_dict, num_steps, pilot, points
+from lggwjax.experiments.compare_plan import as_dict, num_seeds, num_steps, pilot, points
 from lggwjax.experiments.compare_point import measure
 from lggwjax.experiments.designs import Design, default_designs, read_designs
 from lggwjax.experiments.points import COMPILED, open_study, run_points
@@ -25,7 +25,7 @@ class Question:
     """What a comparison is asked, which may be asked anew of one that has been run.
 
     Attributes:
-        worth: Smallest difference in held-out loss worth deciding, as a share of the loss of the trivial predictor.
+        worth: Smallest difference in held-out loss worth deciding, as a share of the lowest mean loss.
         target_loss: Held-out loss that is wanted, or None.
         price_per_hour: Of this machine, in a currency of the reader's own, or None.
         price_per_sample: Of one labelled sample, in the same currency, or None.
@@ -34,14 +34,14 @@ class Question:
         ValueError: If a number is out of its range.
     """
 
-    worth: float = 0.02
+    worth: float = 0.1
     target_loss: float | None = None
     price_per_hour: float | None = None
     price_per_sample: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.worth < 1:
-            raise ValueError(f"Expected --worth between 0 and 1, got {self.worth}. 0.02 is two percent.")
+            raise ValueError(f"Expected --worth between 0 and 1, got {self.worth}. 0.1 is ten percent.")
         if self.target_loss is not None and not (math.isfinite(self.target_loss) and self.target_loss > 0):
             raise ValueError(f"Expected --target-loss > 0, got {self.target_loss}.")
         for name in ("price_per_hour", "price_per_sample"):
@@ -57,7 +57,7 @@ def compare(
     data_dir: Path | None = None,
     config: Path | None = None,
     minutes: float = 5.0,
-    seeds: int = 5,
+    seeds: int | None = None,
     num_samples: int | None = None,
     num_heldout: int | None = None,
     question: Question | None = None,
@@ -74,7 +74,8 @@ def compare(
         data_dir: Where the files of a named data set lie.
         config: A TOML file with designs of one's own; by default three that suit the data.
         minutes: Time for everything. It is turned into steps by a pilot, once; a comparison that is resumed keeps them.
-        seeds: Draws of sample, held-out part and initial parameters. With one there is no winner.
+        seeds: Draws of sample, held-out part and initial parameters; by default 5 to 10, as the budget allows. With one
+            there is no winner.
         num_samples: Samples trained on; by default two thirds of the rows.
         num_heldout: Samples held out; by default the rest.
         question: What is worth deciding, what is wanted, and prices.
@@ -102,9 +103,9 @@ def compare(
         "data": facts.as_dict(),
         "designs": [design.as_dict() for design in designs],
         "minutes": minutes,
-        "seeds": seeds,
     }
-    plan = _plan(folder, designs, facts, request, workers, resume)
+    plan, seeds = _plan(folder, designs, facts, minutes, seeds, workers, resume)
+    request["seeds"] = seeds
     todo = points(designs, facts, plan["steps"], seeds)
     tell = progress or (lambda *_: None)
     with open_study(folder, "compare", "own", todo, resume=resume, extra=request | {"plan": plan}):
@@ -115,27 +116,38 @@ def compare(
         return write_study_page(folder)
 
 
-def _check_numbers(minutes: float, seeds: int, workers: int) -> None:
+def _check_numbers(minutes: float, seeds: int | None, workers: int) -> None:
     if not (math.isfinite(minutes) and minutes > 0):
         raise ValueError(f"Expected --minutes > 0, got {minutes}.")
-    if not 1 <= seeds <= MOST_SEEDS:
+    if seeds is not None and not 1 <= seeds <= MOST_SEEDS:
         raise ValueError(f"Expected --seeds from 1 to {MOST_SEEDS}, got {seeds}. Five are usual; one has no winner.")
     if workers < 1:
         raise ValueError(f"Expected --workers >= 1, got {workers}.")
 
 
-def _plan(folder: Path, designs: Sequence[Design], facts: Facts, request: Json, workers: int, resume: bool) -> Json:
-    """Take the plan of the comparison that is gone on with, or time a pilot."""
+def _plan(
+    folder: Path,
+    designs: Sequence[Design],
+    facts: Facts,
+    minutes: float,
+    seeds: int | None,
+    workers: int,
+    resume: bool,
+) -> tuple[Json, int]:
+    """Take plan and seeds of the comparison that is gone on with, or time a pilot."""
     file = folder / STUDY_FILE
     if resume and file.is_file():
         held = read_object(file, "Choose another --out.")
-        plan, steps = held.get("plan"), (held.get("plan") or {}).get("steps")
-        if not isinstance(steps, dict) or set(steps) != {design.name for design in designs}:
+        plan, before = held.get("plan"), held.get("seeds")
+        steps = plan.get("steps") if isinstance(plan, dict) else None
+        same = isinstance(steps, dict) and set(steps) == {design.name for design in designs}
+        if not isinstance(plan, dict) or not same or not isinstance(before, int):
             raise ValueError(f"Expected the comparison in {file}, got another study. Choose another --out.")
-        return plan  # type: ignore[return-value]
+        return plan, before if seeds is None else seeds
     if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {COMPILED}):
         raise ValueError(f"Expected a new folder, got {folder}, which exists. Add --resume or choose another --out.")
     start = time.perf_counter()
     costs = pilot(designs, facts, folder)
-    steps = num_steps(costs, facts, minutes=request["minutes"], seeds=request["seeds"], workers=workers)
-    return as_dict(costs, steps) | {"pilot_seconds": round(time.perf_counter() - start, 3)}
+    seeds = num_seeds(costs, facts, minutes=minutes, workers=workers) if seeds is None else seeds
+    steps = num_steps(costs, facts, minutes=minutes, seeds=seeds, workers=workers)
+    return as_dict(costs, steps) | {"pilot_seconds": round(time.perf_counter() - start, 3)}, seeds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ MEASURING = MeasureSpec(measurements=12, directions=128)
 ALIKE = 1.5
 """Designs whose steps cost up to this much more than the cheapest get as many: a stopwatch tells no less apart."""
 
+DEFAULT_SEEDS = 5, 10
 MOST_PASSES, LEAST_STEPS, MOST_STEPS = 100, 50, 1000
 _PILOT_STEPS = 60
 _USED = 0.9  # of the budget; the rest is for the page and for what varies
@@ -125,9 +127,33 @@ def num_steps(costs: Mapping[str, Cost], facts: Facts, *, minutes: float, seeds:
             f"this machine, got {minutes:g}. Give them (what was compiled is kept), or take fewer --seeds or "
             "--num-samples."
         )
-    batch = min(64, facts.spec.num_samples)
-    most = max(MOST_STEPS, round(MOST_PASSES * facts.spec.num_samples / batch))
+    most = _most_steps(facts)
     return {name: min(most, int(each / seconds)) for name, seconds in step.items()}
+
+
+def num_seeds(costs: Mapping[str, Cost], facts: Facts, *, minutes: float, workers: int) -> int:
+    """Spend the budget on seeds: as many, from 5 to 10, as leave every run all the steps that it may make.
+
+    Args:
+        costs: From :func:`pilot`.
+        facts: The data.
+        minutes: See :func:`num_steps`.
+        workers: The same.
+
+    Returns:
+        Seeds; 5 where the budget is short.
+    """
+    for seeds in range(DEFAULT_SEEDS[1], DEFAULT_SEEDS[0], -1):
+        with contextlib.suppress(ValueError):
+            steps = num_steps(costs, facts, minutes=minutes, seeds=seeds, workers=workers)
+            if min(steps.values()) == _most_steps(facts):
+                return seeds
+    return DEFAULT_SEEDS[0]
+
+
+def _most_steps(facts: Facts) -> int:
+    n = facts.spec.num_samples
+    return max(MOST_STEPS, round(MOST_PASSES * n / min(64, n)))
 
 
 def points(designs: Sequence[Design], facts: Facts, steps: Mapping[str, int], seeds: int) -> list[Point]:

@@ -12,7 +12,7 @@ import pytest
 from lggwjax.cli import main
 from lggwjax.experiments.compare import Question, compare
 from lggwjax.experiments.compare_data import look_at
-from lggwjax.experiments.compare_plan import Cost, num_steps, points, run_point
+from lggwjax.experiments.compare_plan import Cost, num_seeds, num_steps, points, run_point
 from lggwjax.experiments.compare_point import measure, trivial
 from lggwjax.experiments.designs import TEMPLATES, Design, default_designs, read_designs, template
 from lggwjax.models.spec import ModelSpec
@@ -174,6 +174,15 @@ def test_equal_time_becomes_steps(table):
         num_steps(costs, facts, minutes=1, seeds=5, workers=1)
     needed = int(str(error.value).split("--minutes ")[1].split()[0])
     assert min(num_steps(costs, facts, minutes=needed, seeds=5, workers=1).values()) >= 50
+
+
+def test_a_budget_that_is_left_over_buys_seeds(table):
+    facts = look_at(str(table), label="label")
+    costs = {"a": Cost(0.001, 1, 0.5, 5), "b": Cost(0.001, 1, 0.5, 5)}
+    # A seed takes 2 (1 + 1/2) + 4 seconds with all 1,000 steps.
+    assert num_seeds(costs, facts, minutes=5, workers=1) == 10
+    assert num_seeds(costs, facts, minutes=(10 + 7 * 7.5 / 0.9) / 60, workers=1) == 7
+    assert num_seeds(costs, facts, minutes=0.1, workers=1) == 5
 
 
 def test_points_are_paired(table):

@@ -70,7 +70,7 @@ def write_study(
                 points.append(point)
                 record = point | {"status": "done", "attempts": 1, "seconds": 3.0, "result": made}
                 (folder / "points" / f"{point['id']}.json").write_text(json.dumps(record))
-    asked = {"worth": 0.02, "target_loss": None, "price_per_hour": None, "price_per_sample": None}
+    asked = {"worth": 0.1, "target_loss": None, "price_per_hour": None, "price_per_sample": None}
     study = {
         "name": "compare",
         "preset": "own",

@@ -29,7 +29,7 @@ def document(study: StudyRecords) -> Document:
     num_samples, num_heldout = int(data["num_samples"]), int(data["num_heldout"])
     rows = num_samples + num_heldout
     classes = data["task"] == "classification"
-    unit = Text("nats", "nats") if classes else Text("half squares", "1/2・二乗誤差")
+    unit = Text("nats", "nats") if classes else Text("(half squared errors)", "（二乗誤差の 1/2）")
     need = twice = None
     if found.ranked:
         need = beat_trivial(found, rows) or (to_decide(found, rows) if found.kind == "collect" else None)
@@ -41,7 +41,7 @@ def document(study: StudyRecords) -> Document:
     answer = words.answer(found, facts)
     return Document(
         kind=Text("Comparison", "比較"),
-        title=Text("Which design for {data}?", "{data}にはどの設計か").format(data=_title(study)),
+        title=Text("Which design for {data}?", "{data} にはどの設計か").format(data=_title(study)),
         done=_done(study) + missing_points(study),
         question=Text("Which design, and how sure is that?", "どの設計を選ぶべきか、どれだけ確かか"),
         answer=answer,
@@ -188,9 +188,9 @@ def _method(study: StudyRecords, found: Comparison) -> list[Text]:
         Text(
             "Inputs: columns of numbers are standardised and words become indicators, both by what the samples trained on say; images lie between 0 and 1. The "
             "trivial predictor knows the frequencies of the classes (one added to each count) or the mean. The smallest difference worth deciding is "
-            "{share} of its loss.",
+            "{share} of the lowest mean loss.",
             "入力：数値の列は標準化し、単語は指示変数に変換します。どちらも学習サンプルだけから決めます。画像は 0～1 です。単純予測器はクラスの頻度（各度数に1を加算）または平均値だけを"
-            "使います。判定に値する最小の差は、その損失の {share} です。",
+            "使います。判定に値する最小の差は、最小の平均損失の {share} です。",
         ).format(share=f"{100 * float(config['question']['worth']):g}%"),
         Text(
             "Samples to decide: the spread over seeds is taken to fall as one over the rows; it is known badly from few seeds, which the 80% range shows. It is advice, "

@@ -15,9 +15,9 @@ from lggwjax.report.study import StudyRecords
 from lggwjax.report.table import NONE, number_text
 
 _NAMES = {
-    "linear model": Text("linear model", "線形モデル（linear model）"),
-    "network": Text("network", "ネットワーク（network）"),
-    "narrow sparse network": Text("narrow sparse network", "細く疎なネットワーク（narrow sparse network）"),
+    "linear model": Text("linear model", "線形モデル"),
+    "network": Text("network", "ネットワーク"),
+    "narrow sparse network": Text("narrow sparse network", "細く疎なネットワーク"),
 }
 _VERDICTS = {
     "yes": Text("yes", "はい"),
@@ -32,6 +32,12 @@ def shown(name: str) -> Text:
     return _NAMES.get(name, Text.same(name))
 
 
+def labelled(name: str) -> Text:
+    """Name a design as the tables do: with the figures' name where it differs."""
+    found = shown(name)
+    return found if found.ja == name else Text(found.en, f"{found.ja}（{name}）")
+
+
 def ranking(study: StudyRecords, found: Comparison) -> Table:
     """All designs, the lowest held-out loss first."""
     steps, samples = study.config["plan"]["steps"], study.config["data"]["num_samples"]
@@ -43,7 +49,7 @@ def ranking(study: StudyRecords, found: Comparison) -> Table:
         note = Text("diverged in {n} seeds", "{n}シードで発散").format(n=found.diverged[name])
         rows.append(
             [
-                shown(name),
+                labelled(name),
                 note if found.diverged[name] else interval_text(found.mean(name, "best_loss")),
                 interval_text(found.mean(name, "final_loss")),
                 NONE if math.isnan(accuracy.value) else f"{100 * accuracy.value:.1f} %",
@@ -101,7 +107,7 @@ def stages(found: Comparison) -> Table:
             gate += (Text(", ", "、") if i else EMPTY) + part
         rows.append(
             [
-                shown(name),
+                labelled(name),
                 gate if counts else NONE,
                 interval_text(found.mean(name, "lggw_over_rms")),
                 interval_text(found.mean(name, "gap")),
@@ -134,7 +140,12 @@ def more_samples(study: StudyRecords, found: Comparison) -> Table:
         half = found.half[name]["best_loss"]
         loss = float(np.nanmean(half)) if np.isfinite(half).any() else math.nan
         rows.append(
-            [shown(name), number_text(loss), number_text(found.mean(name, "best_loss").value), interval_text(seen.drop)]
+            [
+                labelled(name),
+                number_text(loss),
+                number_text(found.mean(name, "best_loss").value),
+                interval_text(seen.drop),
+            ]
         )
     return Table(
         title=Text("What did twice the samples do?", "サンプルを2倍にすると何が変わったか"),

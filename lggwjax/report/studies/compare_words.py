@@ -48,7 +48,7 @@ def answer(found: Comparison, facts: Facts) -> tuple[Text, Text, Text]:
     """Say what was compared, which is better and how sure that is, and what to do next."""
     first = Text(
         "{designs} were compared on {data}, with the same training time: {n} samples trained on, {h} held out, {seeds} seeds.",
-        "{designs}を、{data}で同じ学習時間をかけて比較しました（学習 {n} サンプル、ホールドアウト {h} サンプル、シード {seeds} 個）。",
+        "{designs}を、{data} のデータで同じ学習時間をかけて比較しました（学習 {n} サンプル、ホールドアウト {h} サンプル、シード {seeds} 個）。",
     ).format(
         designs=joined([shown(name) for name in found.names]),
         data=facts.data,
@@ -124,8 +124,8 @@ def _next(found: Comparison, facts: Facts) -> Text:
         )
     if found.kind == "seeds":
         return Text(
-            "Next: run again with --seeds 5 or more; nothing can be decided before.",
-            "次に行うこと：--seeds 5 以上で再実行してください。それまでは何も判定できません。",
+            "Next: run again with --seeds 5 or more, in a new folder; nothing can be decided before.",
+            "次に行うこと：新しいフォルダで --seeds 5 以上を指定して再実行してください。それまでは何も判定できません。",
         )
     if found.kind == "go":
         return Text("Next: go on with {chosen}{more}.", "次に行うこと：{chosen}で進めてください{more}。").format(
@@ -143,8 +143,8 @@ def _collect(found: Comparison, facts: Facts) -> Text:
     need, simplest = facts.need, shown(found.simplest) if found.simplest else EMPTY
     beaten = found.beats[found.ranked[0]][1] <= 0.05
     meanwhile = Text(
-        "; until then {simplest}, the smallest in front, will do",
-        "。それまでは、先行する設計のうち最小の{simplest}で足ります",
+        "; until then go on with {simplest}",
+        "。それまでは{simplest}で進めてください",
     )
     meanwhile = meanwhile.format(simplest=simplest) if beaten else EMPTY
     if need is None or need.more is None:
@@ -169,9 +169,9 @@ def _collect(found: Comparison, facts: Facts) -> Text:
         ).format(**values)
     if facts.impractical and beaten:
         return Text(
-            "Next: go on with {simplest}, the smallest of those in front; deciding a difference of {aim} would take about {n} more samples "
+            "Next: go on with {simplest}; deciding a difference of {aim} would take about {n} more samples "
             "(80% range {low} to {high}), too many to collect for that alone.",
-            "次に行うこと：先行する設計のうち最小の{simplest}で進めてください。{aim} の差を判定するには約 {n} サンプル（80%の範囲 {low}～{high}）の追加が必要で、"
+            "次に行うこと：{simplest}で進めてください。{aim} の差を判定するには約 {n} サンプル（80%の範囲 {low}～{high}）の追加が必要で、"
             "それだけのために集めるには多すぎます。",
         ).format(**values)
     return Text(

@@ -106,8 +106,9 @@ class Comparison:
 
     @property
     def simplest(self) -> str | None:
-        """The contender with the fewest parameters."""
-        sizes = {name: float(np.nanmax(self.whole[name]["num_parameters"])) for name in self.contenders}
+        """The contender with the fewest parameters, of those whose mean is not worth deciding from the lowest."""
+        close = [pair.worse for pair in self.against_leader() if not pair.decided and pair.found.value <= self.worth]
+        sizes = {name: float(np.nanmax(self.whole[name]["num_parameters"])) for name in [*self.ranked[:1], *close]}
         return min(sizes, key=lambda name: sizes[name]) if sizes else None
 
     @property
@@ -173,8 +174,8 @@ def compared(study: StudyRecords) -> Comparison:
     diverged = {name: int(np.nansum(~np.isnan(whole[name]["diverged"]))) for name in names}
     able = [name for name in names if not diverged[name] and np.isfinite(whole[name]["best_loss"]).any()]
     order = sorted(able, key=_ranked_by(whole, able))
-    trivial = float(np.nanmean([whole[name]["trivial_loss"] for name in order])) if order else math.nan
-    worth = float(config["question"]["worth"]) * trivial
+    lowest = float(np.nanmean(whole[order[0]]["best_loss"])) if order else math.nan
+    worth = float(config["question"]["worth"]) * lowest
     pairs = _pairs(order, whole, overlap)
     beats = _beats(order, whole, overlap)
     records = {
