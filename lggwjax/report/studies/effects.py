@@ -89,8 +89,9 @@ class Effect:
         if math.isnan(self.change.value):
             return Text.same(NONE)
         if self.quantity.ratio:
-            return Text.same(f"{self.mark} ×{brief(math.exp(self.change.value))}")
-        return Text.same(f"{self.mark} {'+' if self.change.value > 0 else ''}{brief(self.change.value)}")
+            return Text.same(f"{self.mark} ×{math.exp(self.change.value):.2f}")
+        text = brief(self.change.value)
+        return Text.same(f"{self.mark} {'+' if self.change.value > 0 and text != '0' else ''}{text}")
 
     def long(self) -> str:
         """The estimate with its 95% interval."""
@@ -105,13 +106,13 @@ class Effect:
 
 
 def brief(value: float) -> str:
-    """Write a number with two significant digits.
+    """Write a difference with two significant digits, four decimals at most.
 
     Example:
-        >>> brief(0.5764), brief(-0.000213), brief(12.0)
-        ('0.58', '−0.00021', '12')
+        >>> brief(0.0213), brief(-0.00021), brief(12.0)
+        ('0.021', '−0.0002', '12')
     """
-    places = 2 if value == 0 else max(0, min(8, 1 - math.floor(math.log10(abs(value)))))
+    places = 0 if value == 0 else max(0, min(4, 1 - math.floor(math.log10(abs(value)))))
     return "0" if round(value, places) == 0 else f"{value:,.{places}f}".replace("-", "−")
 
 

@@ -27,11 +27,11 @@ QUANTITIES = (
     Quantity(WIDTH, Text.same("LGGW/rms"), ratio=True),
     Quantity("lggw", Text.same("LGGW"), ratio=True),
     Quantity("deviation_over_rms", Text("deviation / rms", "乖離 / rms"), ratio=True, better=-1),
-    Quantity("steps_to_target", Text("steps to target", "目標損失までのステップ"), better=-1, censored=True),
-    Quantity("loss_spikes", Text("loss spikes", "損失スパイク"), better=-1),
-    Quantity("prediction_spread", Text("spread over seeds", "シード間の予測のばらつき"), better=-1),
+    Quantity("steps_to_target", Text("steps to target", "到達ステップ"), better=-1, censored=True),
+    Quantity("loss_spikes", Text("loss spikes", "スパイク"), better=-1),
+    Quantity("prediction_spread", Text("spread over seeds", "予測のばらつき"), better=-1),
     Quantity("gap", Text("held-out gap", "汎化ギャップ"), better=-1),
-    Quantity("heldout_accuracy", Text("held-out accuracy", "ホールドアウト正解率"), better=1),
+    Quantity("heldout_accuracy", Text("accuracy", "正解率"), better=1),
 )
 NAMES = {
     "base": "基準設計",

@@ -206,8 +206,7 @@ def method(study: StudyRecords, found: list[Family]) -> list[Text]:
             "coarse grid. Spikes: steps whose train loss is 1.5 times the lowest so far and a hundredth of the first loss "
             "above it. Spread: share of held-out samples on which a second network, trained on the same samples from "
             "another seed, decides otherwise. Deviation/rms: mean over the measured steps.",
-            "目標損失までのステップ：ホールドアウト損失が{target}以下となった最初の測定ステップ（測定間隔は粗い）。損失"
-            "スパイク：訓練損失がそれまでの最小値の1.5倍を超え、かつ初期損失の100分の1以上大きいステップの数。予測のばらつき："
+            "到達ステップ：ホールドアウト損失が{target}以下となった最初の測定ステップ（測定間隔は粗い）。スパイク：訓練損失がそれまでの最小値の1.5倍を超え、かつ初期損失の100分の1以上大きいステップの数。予測のばらつき："
             "同じサンプルで別のシードから学習したネットワークと判定が異なるホールドアウトサンプルの割合。乖離/rms：測定ステップ"
             "にわたる平均。",
         ).format(target=", ".join(targets) or "–"),

@@ -47,7 +47,7 @@ _RAW = {
     "heldout_loss": Text("held-out loss", "ホールドアウト損失"),
     "gap": Text("gap", "汎化ギャップ"),
     "heldout_accuracy": Text("accuracy", "正解率"),
-    "steps_to_target": Text("steps to target", "目標損失までのステップ"),
+    "steps_to_target": Text("steps to target", "到達ステップ"),
 }
 _HALVES = (
     ((WIDTH, "lggw", "deviation_over_rms", "gap"), Text("widths, deviation and gap", "幅・乖離・汎化ギャップ")),
@@ -233,6 +233,6 @@ def _designs(study: StudyRecords, family: Family, names: dict[str, Text]) -> Tab
         rows,
         Text(
             "Means over seeds ± half of the 95% interval, at the last step. Steps to target: of the runs that reached it.",
-            "最終ステップにおけるシード平均 ± 95%信頼区間の半幅。目標損失までのステップは、到達した実行のみの平均です。",
+            "最終ステップにおけるシード平均 ± 95%信頼区間の半幅。到達ステップは目標損失に達するまでのステップ数で、到達した実行のみの平均です。",
         ),
     )

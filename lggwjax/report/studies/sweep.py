@@ -216,7 +216,7 @@ def _designs(found: Contest) -> list[Table]:
             Text(
                 "Means over seeds ± half of the 95% interval, at the last step. Ended: runs that did not diverge. Steps to target: of the runs that reached it. "
                 "Designs with a run that diverged stand last. {n} designs in all; every one is in tables/designs.csv.",
-                "最終ステップにおけるシード平均 ± 95%信頼区間の半幅。完走は発散しなかった実行の数。目標損失までのステップは、到達した実行のみの平均です。発散した"
+                "最終ステップにおけるシード平均 ± 95%信頼区間の半幅。完走は発散しなかった実行の数。到達ステップは目標損失に達するまでのステップ数で、到達した実行のみの平均です。発散した"
                 "実行のある設計は末尾に置いています。設計は全部で{n}個で、すべてtables/designs.csvにあります。",
             ).format(n=len(found.designs)),
         )

@@ -27,7 +27,7 @@ COLUMNS = {
     "lggw_over_rms": Text.same("LGGW/rms"),
     "deviation_over_rms": Text("deviation / rms", "乖離 / rms"),
     "heldout_accuracy": Text("accuracy", "正解率"),
-    "steps_to_target": Text("steps to target", "目標損失までのステップ"),
+    "steps_to_target": Text("steps to target", "到達ステップ"),
 }
 POWER = 0.8
 MOST_SEEDS = 100
