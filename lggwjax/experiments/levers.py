@@ -51,7 +51,7 @@ def points(preset: Preset, data_dir: Path | None) -> Sequence[Point]:
     found = []
     for family, data, base, levers in _families(preset, data_dir):
         for name, change in [("base", {}), *levers]:
-            for seed in range(_SEEDS[preset] if family == "ffn" else max(2, _SEEDS[preset] // 2)):
+            for seed in range(_SEEDS[preset] if family == "ffn" else max(3, _SEEDS[preset] // 2)):
                 seeded = replaced(base, data={"seed": seed}, training={"seed": seed})
                 config = replaced(seeded, **change)
                 settings = run_settings(config) | {
