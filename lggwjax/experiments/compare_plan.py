@@ -108,7 +108,8 @@ def num_steps(costs: Mapping[str, Cost], facts: Facts, *, minutes: float, seeds:
         workers: Runs side by side.
 
     Returns:
-        Steps by name; at most 100 passes over the samples, or 1,000 steps where these are more.
+        Steps by name: as many as fit the time of a run, which ends when the slowest design has made 100 passes over the
+        samples, or 1,000 steps where these are more.
 
     Raises:
         ValueError: If the time does not suffice for 50 steps of each run; the message says what would.
@@ -127,12 +128,12 @@ def num_steps(costs: Mapping[str, Cost], facts: Facts, *, minutes: float, seeds:
             f"this machine, got {minutes:g}. Give them (what was compiled is kept), or take fewer --seeds or "
             "--num-samples."
         )
-    most = _most_steps(facts)
-    return {name: min(most, int(each / seconds)) for name, seconds in step.items()}
+    each = min(each, _most_steps(facts) * max(step.values()))
+    return {name: int(each / seconds + 1e-9) for name, seconds in step.items()}
 
 
 def num_seeds(costs: Mapping[str, Cost], facts: Facts, *, minutes: float, workers: int) -> int:
-    """Spend the budget on seeds: as many, from 5 to 10, as leave every run all the steps that it may make.
+    """Spend the budget on seeds: as many, from 5 to 10, as leave the slowest design all the steps that it may make.
 
     Args:
         costs: From :func:`pilot`.
@@ -146,7 +147,7 @@ def num_seeds(costs: Mapping[str, Cost], facts: Facts, *, minutes: float, worker
     for seeds in range(DEFAULT_SEEDS[1], DEFAULT_SEEDS[0], -1):
         with contextlib.suppress(ValueError):
             steps = num_steps(costs, facts, minutes=minutes, seeds=seeds, workers=workers)
-            if min(steps.values()) == _most_steps(facts):
+            if min(steps.values()) >= _most_steps(facts):
                 return seeds
     return DEFAULT_SEEDS[0]
 

@@ -167,10 +167,10 @@ def _method(study: StudyRecords, found: Comparison) -> list[Text]:
         Text(
             "Equal budget: a pilot timed a step of each design on this machine, and every run then got the number of steps that fits the same training time, "
             "fixed before the first run, so that a comparison can be repeated and resumed. Designs whose steps cost up to 1.5 times the cheapest count "
-            "as equally fast, and no run makes more than 100 passes or 1,000 steps, whichever is more. {alike} Equal time is what a team pays for; "
+            "as equally fast, and a run ends once the slowest design has made 100 passes or 1,000 steps, whichever is more. {alike} Equal time is what a team pays for; "
             "on another machine a large design may get more steps. The budget was {minutes} minutes in all.",
             "等しい予算：まずパイロットで各設計の1ステップの時間をこの計算機で測り、同じ学習時間に収まるステップ数を最初の学習の前に固定しました。これにより比較を再現・再開できます。"
-            "最も速い設計の1.5倍までは同じ速さとみなし、どの学習も 100 パスまたは 1,000 ステップの多いほうを超えません。{alike}チームが支払うのは時間なので、時間をそろえています。"
+            "最も速い設計の1.5倍までは同じ速さとみなし、最も遅い設計が 100 パスまたは 1,000 ステップの多いほうに達したところで学習を終えます。{alike}チームが支払うのは時間なので、時間をそろえています。"
             "別の計算機では、大きな設計のステップ数が増えるかもしれません。予算は全体で {minutes} 分でした。",
         ).format(
             alike=Text("Here all designs made the same number of steps.", "今回は全設計のステップ数が同じでした。")

@@ -30,7 +30,6 @@ def figures(study: StudyRecords, found: Comparison, unit: str) -> list[SavedFigu
 
 def _differences(study: StudyRecords, found: Comparison, unit: str) -> SavedFigure | None:
     rows = [(f"{p.worse} − {p.better}", p.found, p.p) for p in found.pairs]
-    rows += [(f"trivial predictor − {name}", gain, p) for name, (gain, p) in found.beats.items()]
     if not rows:
         return None
     labels, intervals, adjusted = zip(*rows, strict=True)
@@ -45,15 +44,14 @@ def _differences(study: StudyRecords, found: Comparison, unit: str) -> SavedFigu
         title=Text("Which design is better, and how sure is that?", "どの設計が優れているか、どれだけ確かか"),
         caption=Text(
             "Differences in held-out loss, paired over seeds, with 95% intervals that allow for splits of the same rows. To the right of zero the "
-            "second of the two is better. p-values are adjusted for all pairs (Holm), and for all designs where the trivial predictor is one of "
-            "the two: a difference counts where p is at most 0.05, which asks for more than an interval off zero.",
+            "second of the two is better. p-values are adjusted for all pairs (Holm); a difference counts where p is at most 0.05, which asks for more "
+            "than an interval off zero.",
             "ホールドアウト損失の差です（シードごとに対応づけ、同じ行の分割を繰り返すことを考慮した95%信頼区間）。0より右なら、2つ目の設計のほうが"
-            "優れています。p値は、設計どうしは全ペアについて、単純予測器（trivial predictor）との比較は全設計について、Holm法で調整しています。差があると"
-            "みなすのは p が 0.05 以下の場合で、区間が0を外れることより厳しい条件です。",
+            "優れています。p値は全ペアについてHolm法で調整しています。差があるとみなすのは p が 0.05 以下の場合で、区間が0を外れることより厳しい条件です。",
         ),
         alt=Text(
-            "Rows of intervals, one a pair of designs and one a design against the trivial predictor.",
-            "設計のペアごと、および単純予測器に対する設計ごとの信頼区間を並べた図です。",
+            "Rows of intervals, one a pair of designs.",
+            "設計のペアごとの信頼区間を並べた図です。",
         ),
     )
 
