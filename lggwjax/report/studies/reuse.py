@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lggwjax.report.document import Document, Finding, SavedFigure, Table, save_figure
-from lggwjax.report.drawing import Line, draw_intervals, draw_panels
+from lggwjax.report.document import Document, Finding, Table
 from lggwjax.report.language import Text, joined
 from lggwjax.report.statistics import Interval, log_slope, mean_interval
 from lggwjax.report.studies import reuse_words as words
-from lggwjax.report.studies.alarms import Alarm, descent_alarm, excess, is_false, loss_alarm, truth
+from lggwjax.report.studies.alarms import excess, is_false, truth
 from lggwjax.report.studies.cases import missing_table
 from lggwjax.report.studies.common import (
     asked_for,
@@ -27,42 +23,10 @@ from lggwjax.report.studies.common import (
     ratio_of,
     write_table,
 )
-from lggwjax.report.studies.seeds import seed_line
+from lggwjax.report.studies.reuse_figures import save_figures
+from lggwjax.report.studies.reuse_runs import Run, by_size, lead_of, run_of, worth_of
 from lggwjax.report.study import StudyRecords
 from lggwjax.report.table import number_text
-
-Column = np.ndarray
-
-
-@dataclass(frozen=True)
-class Run:
-    """One reused sample, or one stream of fresh ones.
-
-    Attributes:
-        data: Name of the data.
-        num: n, samples reused; None for a fresh stream.
-        seed: Of samples, start and batches.
-        samples: Samples taken up to each look, repetitions counted.
-        passes: Passes over the sample.
-        columns: Numbers of each look by name.
-        rules: When each rule says stop: the monitor's, the same without its correction for looking often, and early
-            stopping.
-        bound: Certified bound on the deviation, and whether it is the sample's own; None without one.
-    """
-
-    data: str
-    num: int | None
-    seed: int
-    samples: Column
-    passes: Column
-    columns: dict[str, Column]
-    rules: dict[str, Alarm]
-    bound: tuple[float, bool] | None
-
-    @property
-    def true_loss(self) -> Column:
-        """Loss on samples that no rule saw, or of the population."""
-        return self.columns["true_loss"]
 
 
 def document(study: StudyRecords) -> Document:
@@ -74,12 +38,12 @@ def document(study: StudyRecords) -> Document:
     Returns:
         The page; figures and tables are written to the study's folder.
     """
-    runs = [_run(point) for point in study.points]
+    runs = [run_of(point) for point in study.points]
     reused = [run for run in runs if run.num is not None]
     sets = list(dict.fromkeys(run.data for run in reused))
     fresh = {(run.data, run.seed): run for run in runs if run.num is None}
-    lead = {data: _lead([run for run in reused if run.data == data]) for data in sets}
-    worth = {(run.data, run.num, run.seed): _worth(run, fresh.get((run.data, run.seed))) for run in reused}
+    lead = {data: lead_of([run for run in reused if run.data == data]) for data in sets}
+    worth = {(run.data, run.num, run.seed): worth_of(run, fresh.get((run.data, run.seed))) for run in reused}
     rises = [run for run in reused if truth(run.true_loss).rises]
     return Document(
         kind=Text("Study", "実験研究"),
@@ -88,7 +52,7 @@ def document(study: StudyRecords) -> Document:
         question=Text("How long may the same samples be used?", "同じサンプルはいつまで使えるのでしょうか。"),
         answer=_answer(reused, rises, sets),
         tone="undecided" if not reused else "helps",
-        figures=_figures(study, reused, sets, worth, lead) if reused else (),
+        figures=save_figures(study, reused, sets, worth, lead) if reused else (),
         findings=_findings(reused, rises, sets),
         tables=[*missing_table(study), _alarm_table(study, reused, sets), _size_table(study, reused, worth)],
         meaning=words.MEANING,
@@ -100,214 +64,6 @@ def document(study: StudyRecords) -> Document:
         config=asked_for(study),
         environment=environment(study),
     )
-
-
-def _run(point: dict[str, Any]) -> Run:
-    settings, result = point["settings"], point["result"]
-    records, looks = result["records"], result["looks"]
-    num, size = settings["n"], settings["config"]["training"]["batch_size"] or settings["config"]["data"]["num_samples"]
-    steps = np.array([look["step"] for look in looks], float)
-    columns = {name: _column(looks, name) for name in ("watched_loss", "true_loss", "descent", "stderr")}
-    for name in ("deviation", "lggw", "nerc"):
-        columns[name] = np.array([r[name]["value"] if r.get(name) else np.nan for r in records], float)
-    columns["gradient_rms"] = _column(records, "gradient_rms")
-    return Run(
-        data=settings["data"],
-        num=num,
-        seed=settings["seed"],
-        samples=steps * size,
-        passes=steps * size / (num or settings["config"]["data"]["num_samples"]),
-        columns=columns,
-        rules={
-            "monitor": descent_alarm(looks),
-            "uncorrected": descent_alarm(looks, result["num_watched"]),
-            "stopping": loss_alarm(columns["watched_loss"].tolist()),
-        },
-        bound=_bound(result.get("claims") or [], num),
-    )
-
-
-def _column(rows: list[dict[str, Any]], name: str) -> Column:
-    return np.array([np.nan if row.get(name) is None else row[name] for row in rows], float)
-
-
-def _bound(claims: list[dict[str, Any]], num: int | None) -> tuple[float, bool] | None:
-    """The smallest certified bound on a deviation: the sample's own, where the design allows one, else the split's."""
-    found = [
-        c for c in claims if c["status"] == "certified" and "deviation" in c["quantity"] and "population" in c["about"]
-    ]
-    own = [c["value"] for c in found if c["n"] == num]
-    other = [c["value"] for c in found if c["n"] != num]
-    return (min(own), True) if own else (min(other), False) if other else None
-
-
-def _of(runs: list[Run], data: str) -> dict[int, list[Run]]:
-    """Runs of one data set by sample size."""
-    sizes = sorted({run.num for run in runs if run.data == data and run.num is not None})
-    return {num: [run for run in runs if run.data == data and run.num == num] for num in sizes}
-
-
-def _lead(runs: list[Run]) -> Interval:
-    """Looks by which the monitor is earlier, over runs whose loss really rises; who never says stop does so at the end."""
-    leads = []
-    for run in runs:
-        if truth(run.true_loss).rises:
-            end = len(run.true_loss)
-            first, second = (
-                end if alarm.look is None else alarm.look for alarm in (run.rules["monitor"], run.rules["stopping"])
-            )
-            leads.append(second - first)
-    return mean_interval(leads)
-
-
-def _worth(run: Run, fresh: Run | None) -> Column:
-    """Fresh samples that bring the loss as low as each look's passes did, over n; NaN beyond what was streamed."""
-    if fresh is None or run.num is None:
-        return np.full(len(run.samples), np.nan)
-    lowest = np.minimum.accumulate(fresh.true_loss)
-    found = []
-    for loss in np.minimum.accumulate(run.true_loss):
-        reached = np.flatnonzero(lowest <= loss)
-        index = int(reached[0]) if reached.size else -1
-        if index <= 0:
-            found.append(0.0 if index == 0 else np.nan)
-            continue
-        # Linear between the two looks of the stream around that loss.
-        before, after = lowest[index - 1], lowest[index]
-        share = (before - loss) / (before - after) if before > after else 1.0
-        samples = fresh.samples[index - 1] + share * (fresh.samples[index] - fresh.samples[index - 1])
-        found.append(samples / run.num)
-    return np.array(found)
-
-
-def _figures(study: StudyRecords, reused, sets, worth, lead) -> list[SavedFigure]:
-    folder = study.folder / "figures"
-    saved = []
-
-    def panels(value: Callable[[Run], Column]) -> list[tuple[str, list[Line]]]:
-        found = []
-        for data in sets:
-            lines = [
-                seed_line(f"n = {num:,}", runs[0].passes[1:], [value(run)[1:] for run in runs])
-                for num, runs in _of(reused, data).items()
-            ]
-            found.append((data, lines))
-        return found
-
-    def save(
-        name: str, shown: list[tuple[str, list[Line]]], ylabel: str, *, title: Text, caption: Text, **axes
-    ) -> None:
-        fig, _ = draw_panels(shown, "passes over the same samples", ylabel, **axes)
-        alt = Text(
-            f"{title.en} Line charts against the passes, one panel for each of: {', '.join(sets)}.",
-            f"{title.ja} 横軸はパス数、パネルは {'、'.join(sets)} です。",
-        )
-        save_figure_of = save_figure(folder, name, fig, _frame(shown), title=title, caption=caption, alt=alt)
-        saved.append(save_figure_of)
-
-    save(
-        "deviation",
-        panels(lambda run: run.columns["deviation"]),
-        "deviation (loss per unit of parameter)",
-        title=Text(
-            "How far is the empirical gradient from the population's?", "経験勾配は母集団勾配からどれだけ離れるか"
-        ),
-        caption=words.DEVIATION_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    shown = [
-        (f"{data}, n = {num:,}", _bound_lines(runs)) for data in sets for num, runs in [_middle(_of(reused, data))]
-    ]
-    save(
-        "bounds",
-        shown,
-        "loss per unit of parameter",
-        title=Text("What bounds the deviation, and what goes along with it", "乖離を抑える上界と、乖離に連れて動く量"),
-        caption=words.BOUNDS_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    save(
-        "descent",
-        panels(lambda run: run.columns["descent"]),
-        "population descent of a step (loss)",
-        title=Text("Does the next pass still help?", "次のパスはまだ役に立つか"),
-        caption=words.DESCENT_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    save(
-        "worth",
-        [
-            (
-                data,
-                [
-                    seed_line(f"n = {num:,}", runs[0].passes[1:], [worth[data, num, run.seed][1:] for run in runs])
-                    for num, runs in _of(reused, data).items()
-                ],
-            )
-            for data in sets
-        ],
-        "fresh samples of the same worth / n",
-        title=Text("What are k passes worth in fresh samples?", "k 回のパスは新しいサンプル何個分に当たるか"),
-        caption=words.WORTH_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    fig, _ = draw_intervals(sets, [lead[data] for data in sets], "looks by which the monitor is earlier")
-    rows = [{"data": data} | lead[data]._asdict() for data in sets]
-    saved.append(
-        save_figure(
-            folder,
-            "lead",
-            fig,
-            pd.DataFrame(rows),
-            title=Text("Who says stop first?", "先に止めるのはどちらか"),
-            caption=words.LEAD_CAPTION,
-            alt=Text(
-                "Lead by data set: " + "; ".join(f"{data} {interval_text(lead[data])}" for data in sets) + " looks.",
-                "データごとの先行: "
-                + "、".join(f"{data} {interval_text(lead[data])}" for data in sets)
-                + "(測定回数)。",
-            ),
-        )
-    )
-    return saved
-
-
-def _middle(groups: dict[int, list[Run]]) -> tuple[int, list[Run]]:
-    sizes = list(groups)
-    num = sizes[(len(sizes) - 1) // 2]
-    return num, groups[num]
-
-
-def _bound_lines(runs: list[Run]) -> list[Line]:
-    num, passes = runs[0].num or 1, runs[0].passes[1:]
-    lines = [
-        seed_line("deviation", passes, [run.columns["deviation"][1:] for run in runs]),
-        seed_line("LGGW / √n (descriptive)", passes, [run.columns["lggw"][1:] / math.sqrt(num) for run in runs]),
-        seed_line("NERC (descriptive)", passes, [run.columns["nerc"][1:] for run in runs]),
-    ]
-    bounds = [run.bound for run in runs if run.bound is not None]
-    if bounds:
-        value, own = bounds[0]
-        name = "bound (certified)" if own else "bound of the held-out part (certified)"
-        lines.append(Line(name, passes, np.full(len(passes), value), theory=True))
-    return lines
-
-
-def _frame(panels: list[tuple[str, list[Line]]]) -> pd.DataFrame:
-    parts = []
-    for title, lines in panels:
-        for line in lines:
-            part = pd.DataFrame({"panel": title, "line": str(line.label), "x": line.x, "value": line.y})
-            parts.append(part.assign(low=line.low, high=line.high))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _alarm_table(study: StudyRecords, reused: list[Run], sets: list[str]) -> Table:
@@ -348,7 +104,7 @@ def _size_table(study: StudyRecords, reused: list[Run], worth: dict) -> Table:
     ]
     rows = []
     for data in dict.fromkeys(run.data for run in reused):
-        for num, runs in _of(reused, data).items():
+        for num, runs in by_size(reused, data).items():
             ten = [int(np.abs(run.passes - 10).argmin()) for run in runs]
             at_ten = mean_interval([worth[data, num, run.seed][i] for run, i in zip(runs, ten, strict=True)])
             at_end = mean_interval([worth[data, num, run.seed][-1] for run in runs])
@@ -379,7 +135,7 @@ def _write(study: StudyRecords, name: str, table: Table) -> None:
 def _findings(reused: list[Run], rises: list[Run], sets: list[str]) -> list[Finding]:
     found = []
     for data in sets:
-        groups = _of(reused, data)
+        groups = by_size(reused, data)
         largest = [(num, np.nanmax(run.columns["deviation"])) for num, runs in groups.items() for run in runs]
         slope = (
             log_slope([n for n, _ in largest], [size for _, size in largest])
@@ -424,7 +180,7 @@ def _findings(reused: list[Run], rises: list[Run], sets: list[str]) -> list[Find
                 ),
             )
         )
-    lead = _lead(reused)
+    lead = lead_of(reused)
     found.append(
         Finding(
             Text(
@@ -478,7 +234,7 @@ def _answer(reused: list[Run], rises: list[Run], sets: list[str]) -> tuple[Text,
     if not reused:
         none = Text("No point was measured, so there is no answer.", "測定できた点がないため、答えはありません。")
         return none, none, Text("Run the study again with --resume.", "--resume を付けて再実行してください。")
-    lead = _lead(reused)
+    lead = lead_of(reused)
     wrong = [sum(is_false(run.rules[name], run.true_loss) for run in reused) for name in ("monitor", "stopping")]
     first = Text(
         "Compared were {num} trainings that use the same samples again and again; in {rises} of them the loss on unseen "
