@@ -11,6 +11,7 @@ import pandas as pd
 from lggwjax.report.document import SavedFigure, save_figure
 from lggwjax.report.drawing import Line, draw_intervals, draw_panels
 from lggwjax.report.language import Text
+from lggwjax.report.statistics import Interval
 from lggwjax.report.studies import reuse_words as words
 from lggwjax.report.studies.common import interval_text
 from lggwjax.report.studies.reuse_runs import Column, Run, by_size
