@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lggwjax.report.statistics import Interval, holm, kendall, mean_interval
+from lggwjax.report.statistics import Interval, holm, mean_interval
 from lggwjax.report.studies.common import ALPHA, number, p_over_seeds
+from lggwjax.report.studies.compare_stages import Together, moved_together
 from lggwjax.report.study import StudyRecords
 
 Kind = Literal["go", "equal", "collect", "seeds", "stop"]
-_MOST_ORDERS = 2000
 
 
 class Pair(NamedTuple):
@@ -39,24 +39,6 @@ class Pair(NamedTuple):
     def decided(self) -> bool:
         """Whether the difference is not zero, at 5% for all pairs together."""
         return self.p <= ALPHA
-
-
-class Together(NamedTuple):
-    """Whether LGGW/rms and the gap between held-out and train loss move together on these data.
-
-    Attributes:
-        across: Kendall's tau over the designs' means.
-        across_p: Two-sided, exact; three designs that line up perfectly have 1/3.
-        within: Kendall's tau over the seeds of one design, averaged over designs.
-        within_p: Two-sided, by exchanging seeds.
-        verdict: ``yes``, ``no`` or ``undecided``; after Holm, for both.
-    """
-
-    across: float
-    across_p: float
-    within: float
-    within_p: float
-    verdict: Literal["yes", "no", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -196,7 +178,7 @@ def compared(study: StudyRecords) -> Comparison:
         beats=beats,
         diverged=diverged,
         gates=gates,
-        together=_together(order, whole),
+        together=moved_together(order, whole),
         kind=kind,
         chosen=chosen,
     )
@@ -281,43 +263,3 @@ def _decide(
     if all(pair.found.high <= worth for pair in open_pairs):
         return "equal", min([ahead, *(pair.worse for pair in open_pairs)], key=lambda name: sizes[name])
     return "collect", ahead
-
-
-def _together(order: list[str], whole: dict[str, dict[str, np.ndarray]]) -> Together:
-    nothing = Together(math.nan, math.nan, math.nan, math.nan, "undecided")
-    if not order:
-        return nothing
-    widths = np.stack([whole[name]["lggw_over_rms"] for name in order])
-    gaps = np.stack([whole[name]["gap"] for name in order])
-    known = np.isfinite(widths).all(0) & np.isfinite(gaps).all(0)
-    if not known.any():
-        return nothing
-    widths, gaps = widths[:, known], gaps[:, known]
-    across, across_p = kendall(widths.mean(1), gaps.mean(1)), math.nan
-    if math.isfinite(across) and len(order) > 2:
-        tested: Any = stats.kendalltau(widths.mean(1), gaps.mean(1))
-        across_p = float(tested.pvalue)
-    within, within_p = _within(widths, gaps)
-    adjusted = holm([across_p, within_p])
-    signs = [np.sign(tau) for tau, p in zip((across, within), adjusted, strict=True) if p <= ALPHA]
-    verdict = "undecided" if not signs or len(set(signs)) > 1 else "yes" if signs[0] > 0 else "no"
-    return Together(across, across_p, within, within_p, verdict)
-
-
-def _within(widths: np.ndarray, gaps: np.ndarray) -> tuple[float, float]:
-    """Tau over seeds, averaged over designs; seeds are exchanged in all designs alike, since they share samples."""
-
-    def tau(order) -> float:
-        found = [kendall(w, g[list(order)]) for w, g in zip(widths, gaps, strict=True)]
-        return float(np.mean([t for t in found if math.isfinite(t)] or [math.nan]))
-
-    num = widths.shape[1]
-    seen = tau(range(num))
-    if num < 4 or math.isnan(seen):  # three seeds have six orders: nothing can be decided
-        return seen, math.nan
-    if math.factorial(num) <= _MOST_ORDERS:
-        others = [tau(order) for order in itertools.permutations(range(num))]
-    else:
-        rng = np.random.default_rng(0)
-        others = [seen, *(tau(rng.permutation(num)) for _ in range(_MOST_ORDERS - 1))]
-    return seen, float(np.mean(np.abs(others) >= abs(seen) - 1e-12))
