@@ -4,6 +4,6 @@ from lggwjax.models.adapt import Adapted, adapt
 from lggwjax.models.features import last_layer_input
 from lggwjax.models.layers import Featurized
 from lggwjax.models.spec import ModelSpec
-from lggwjax.models.zoo import build
+from lggwjax.models.zoo import build, build_adapted
 
-__all__ = ["Adapted", "Featurized", "ModelSpec", "adapt", "build", "last_layer_input"]
+__all__ = ["Adapted", "Featurized", "ModelSpec", "adapt", "build", "build_adapted", "last_layer_input"]

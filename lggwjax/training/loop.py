@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -156,7 +157,8 @@ def train(
         * Every state given is finite; it is held by nobody else, so keeping it or taking long over it changes nothing.
 
     Args:
-        train_fn: ``(params, batch) -> (losses (b,), features (b, ...), new state)``. Compiled once a call.
+        train_fn: ``(params, batch) -> (losses (b,), features (b, ...), new state)``, hashable; compiled once for each
+            optimiser and shape.
         wrt: Mask or predicate on (path, leaf) of ``params``: which leaves are optimised. Of the others, those under
             ``state`` are replaced by what ``train_fn`` returns, and the rest stay.
         params: ``{"params": ..., "state": ...}`` at step 0.
@@ -186,7 +188,9 @@ def train(
     if state.step > spec.steps:
         raise ValueError(f"Expected a start before step {spec.steps}, got step {state.step}. Ask for more steps.")
     batch_at = _fresh_batches(sample, spec, draw_fresh) if spec.fresh else _reused_batches(sample, spec)
-    update = _make_update(train_fn, select(state.params, wrt), spec)
+    # Seeds, steps and batches do not enter the program of a step: runs that differ in these only compile it once.
+    rule = dataclasses.replace(spec, seed=0, steps=0, batch_size=None, fresh=False)
+    update = _make_update(train_fn, select(state.params, wrt), rule)
     # An inner generator, so that what is wrong above is said at the call and not at the first state.
     return _states(state, batch_at, update, spec)
 
@@ -206,6 +210,7 @@ def _states(
         yield state
 
 
+@lru_cache(maxsize=8)
 def _make_update(train_fn: TrainFn, selection: Selection, spec: TrainSpec) -> Callable:
     optimizer = _optimizer(spec)
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from lggwjax.data import Batch, Split, load
-from lggwjax.models import Adapted, adapt, build
+from lggwjax.models import Adapted, build_adapted
 from lggwjax.training import checkpoints
 from lggwjax.training.config import RunConfig, environment
 from lggwjax.training.folder import RunFolder
@@ -80,7 +80,7 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Pre
     """
     split = load(config.data)
     loss = "cross_entropy" if split.task == "classification" else "squared_error"
-    model = adapt(build(config.model, split.input_shape, split.num_outputs, config.training.seed), loss)
+    model = build_adapted(config.model, split.input_shape, split.num_outputs, config.training.seed, loss)
     heldout = _heldout(split)
     samples = Samples(
         train=split.sample,

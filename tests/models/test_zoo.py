@@ -8,13 +8,14 @@ import itertools
 import json
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from lggwjax.models import Adapted, Featurized, ModelSpec, adapt, build, last_layer_input
+from lggwjax.models import Adapted, Featurized, ModelSpec, adapt, build, build_adapted, last_layer_input
 from lggwjax.models.layers import keep_largest
 
 NUM_OUTPUTS, NUM_SAMPLES = 3, 4
@@ -254,3 +255,23 @@ def test_build_refuses(spec: ModelSpec, input_shape: tuple, num_outputs: int, se
 def test_spec_comes_back_from_json() -> None:
     for spec, _ in ZOO.values():
         assert ModelSpec(**json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
+
+
+def test_models_of_one_architecture_share_their_functions_and_nothing_else() -> None:
+    """Function for function they are what `adapt(build(...))` gives, at each one's own parameters."""
+    specs = [ModelSpec(widths=(6,)), ModelSpec(widths=(6,), init_scale=2.0), ModelSpec(widths=(6,), init="mean-field")]
+    x = {"x": jnp.linspace(-1, 1, 5), "y": jnp.asarray(1)}
+    shared = [build_adapted(spec, (5,), 3, seed, "cross_entropy") for spec in specs for seed in (0, 1)]
+    apart = [adapt(build(spec, (5,), 3, seed), "cross_entropy") for spec in specs for seed in (0, 1)]
+    assert len({id(model.loss_fn) for model in shared}) == 1
+    for one, other in zip(shared, apart, strict=True):
+        chex.assert_trees_all_equal(one.params, other.params)
+        assert float(one.loss_fn(one.params, x)) == float(other.loss_fn(other.params, x))
+    assert len({float(model.loss_fn(model.params, x)) for model in shared}) == len(shared)
+
+
+def test_a_mean_field_head_starts_as_an_average() -> None:
+    """Its kernel is that of the standard start over the root of its fan-in; the other layers are the same."""
+    one, other = (build(ModelSpec(widths=(64,), init=init), (5,), 3, seed=0) for init in ("standard", "mean-field"))
+    chex.assert_trees_all_close(other.head.kernel[...] * 8.0, one.head.kernel[...], rtol=1e-6)
+    chex.assert_trees_all_equal(other.features(jnp.ones((1, 5))), one.features(jnp.ones((1, 5))))

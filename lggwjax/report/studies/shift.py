@@ -248,8 +248,8 @@ def _findings(runs: list[Run], drifting: list[Run]) -> list[Finding]:
                 "母集団降下量は、ホールドアウト損失が上がるより先に、ステップが害になったと告げる。",
             )
         numbers = Text(
-            "lead {lead} looks ({k} seeds); false alarms {wrong} of {n} streams without a shift",
-            "先行は測定 {lead} 回分（シード {k} 個）、ドリフトのない列での誤警報は {n} 本中 {wrong} 本",
+            "lead {lead} looks ({k} seeds); false alarms {wrong} of {n} streams without a shift.",
+            "先行は測定 {lead} 回分（シード {k} 個）、ドリフトのない列での誤警報は {n} 本中 {wrong} 本。",
         ).format(lead=interval_text(lead), k=lead.num, wrong=wrong, n=len(control))
         found.append(with_seeds(Finding(claim.format(signal=signal), outcome_of(lead), numbers), seeds))
     return found
