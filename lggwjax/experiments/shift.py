@@ -28,6 +28,7 @@ from lggwjax.training.loop import TrainSpec, TrainState, train
 from lggwjax.training.run import Prepared, prepare_run
 
 _WINDOW = 64  # latest samples of the stream whose gradients are measured
+_DRAWN = 8  # rows drawn for each row of a batch
 _PATH = 4  # latest checkpoints that LGGW is taken over
 _STRENGTHS: dict[Shift, float] = {
     "none": 0.0,
@@ -89,11 +90,13 @@ class _Stream:
 
     def draw(self, key: Any, size: int) -> Batch:
         seed = int(jax.random.bits(key, dtype=jnp.uint32))
-        rows = np.random.default_rng(seed).integers(len(self._pool["y"]), size=size)
+        # More than are needed: a small batch may hold no row of the class that an imbalance repeats.
+        rows = np.random.default_rng(seed).integers(len(self._pool["y"]), size=_DRAWN * size)
         batch = {name: array[rows] for name, array in self._pool.items()}
         if self.drifted:
             shift, strength = self._settings["shift"], self._settings["strength"]
             batch = shifted(batch, shift, strength, self._num_classes, seed)
+        batch = {name: array[:size] for name, array in batch.items()}
         self._latest.extend({name: array[i] for name, array in batch.items()} for i in range(size))
         return batch
 
