@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 NARROW = 1e-4  # below this share of the largest squared norm, a float32 Gram has lost the squared diameter
 _CHOLESKY_BLOCK = 96  # twice that is small enough for LAPACK to stay on one thread
 _LARGE_CHOLESKY = 1024  # beyond, its threads are worth their noise
+_UNDERFLOW = 1e6  # a sum of products of layer factors is this much above what its parts have rounded to
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -84,7 +85,7 @@ def factor_moved_gram(gram: Float[Array, "N N"], ancestors: Float[Array, "N N"] 
     inner = gram[1:, 1:] if gram.shape[0] > 1 else gram
     num = inner.shape[0]
     lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(inner), 0))
-    present = lengths > 0
+    present = (lengths > 0) & ~_underflown(inner, lengths)
     scale = jnp.where(present, lengths, 1)
     unit = jnp.where(present[:, None] & present[None, :], inner / scale[:, None] / scale[None, :], 0)
 
@@ -105,6 +106,17 @@ def factor_moved_gram(gram: Float[Array, "N N"], ancestors: Float[Array, "N N"] 
         gram = jnp.einsum("ad,bd->ab", rows, rows, precision=_HIGHEST)
     norm = jnp.sqrt(jnp.maximum(jnp.max(jnp.diagonal(gram)), 0))
     return Factor(rows, jnp.sqrt(_squared_distances(gram).max()), norm)
+
+
+def _underflown(inner: Float[Array, "N N"], lengths: Float[Array, " N"]) -> Bool[Array, " N"]:
+    """Points so near the origin that their squares have lost their digits below the smallest normal number.
+
+    Their products with longer points have not, and would contradict Cauchy and Schwarz; the point is as good as at the
+    origin.
+    """
+    near = lengths**2 <= _UNDERFLOW * jnp.finfo(inner.dtype).tiny
+    excess = jnp.abs(inner) > 1.01 * lengths[:, None] * lengths[None, :]
+    return near & jnp.any(excess, axis=1)
 
 
 def _cholesky(matrix: Float[Array, "N N"]) -> Float[Array, "N N"]:

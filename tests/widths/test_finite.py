@@ -544,3 +544,17 @@ def test_matrices_and_counts_that_mean_nothing_are_refused():
     for num_draws in (2.5, "5", 3 * 10**9):
         with pytest.raises((ValueError, TypeError)):
             gaussian_width(jax.random.key(0), jnp.eye(3), num_draws=num_draws)
+
+
+def test_a_point_whose_square_has_underflown_is_as_good_as_the_origin():
+    """Squares below 1e-37 lose their digits where products with longer points do not: the width is that of the rest."""
+    points = np.random.default_rng(0).standard_normal((6, 20)).astype(np.float32)
+    points[0], points[3] = 0, points[3] * np.float32(3e-19)
+    exact = points.astype(np.float64) @ points.astype(np.float64).T
+    gram = exact.astype(np.float32)
+    gram[3, 3] /= 50  # what rounding below the smallest normal number can do
+    assert gram[3, 3] > 0
+    assert abs(gram[3, 1]) > np.sqrt(gram[3, 3] * gram[1, 1])  # no Gram matrix any more
+    found = width_from_gram(jax.random.key(0), jnp.asarray(gram), num_draws=4096)
+    truth = gaussian_width(jax.random.key(1), jnp.asarray(points), num_draws=4096)
+    assert abs(found.value - truth.value) < 4 * (found.stderr + truth.stderr)
