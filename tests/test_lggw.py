@@ -193,6 +193,7 @@ def test_scaling_the_loss_scales_the_width(kind):
     assert float(moved.value) == pytest.approx(3 * float(plain.value), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_works_under_jit_and_vmap_with_traced_draws():
     def all_of(key, num):
         return {

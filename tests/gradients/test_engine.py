@@ -114,6 +114,7 @@ def _from_here(place, scale):
     return lambda params, example: scaled_loss(scale, params, example)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [id, lambda fn: 0], ids=["as it is", "always the same"])
 def test_functions_made_and_dropped_one_after_the_other_are_hinted_at(caplog, monkeypatch, place):
     # A function may have the place in memory of the one dropped before it, and with it its ``id``.

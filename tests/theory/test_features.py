@@ -81,6 +81,7 @@ def test_the_last_layer_s_bound_is_nearly_attained():
     assert bound.parts["cotangents"] == pytest.approx(float(width.value), abs=4 * float(width.stderr))
 
 
+@pytest.mark.slow
 def test_the_featurizer_s_width_alone_does_not_bound_the_network():
     """The false claim: constant features have width 0, and the gradients of layers below differ all the same."""
     features = np.ones((20, 4))

@@ -206,6 +206,7 @@ def test_unusual_layers_have_rows_too():
     json.dumps(table.as_records(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_printed_table_answers_which_and_what():
     model, path, batch = _model(widths=(7, 6))
     text = str(layer_widths(KEY, model.loss_fn, path, batch, wrt=model.wrt))

@@ -63,6 +63,7 @@ def test_single_widths_are_means_of_image_lengths_and_between_their_bounds():
     assert found.linearised.value.shape == (3,)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing():
     batch = jnp.asarray(_hessians(1, num=5), jnp.float32)
     region = ball(jnp.ones(DIM), 1.0)

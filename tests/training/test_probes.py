@@ -61,6 +61,7 @@ def _same(found, others, names):
             ), name
 
 
+@pytest.mark.slow
 def test_chunks_do_not_matter(walked):
     state, found = _walk(_probe("exact", 7))
     np.testing.assert_allclose(state.exact.grams, walked[0].exact.grams, rtol=1e-4, atol=1e-6)

@@ -175,6 +175,7 @@ def test_measure_in_python_without_heldout_samples_does_not_speak_of_unseen_data
     assert page.exists()
 
 
+@pytest.mark.slow
 def test_divergence_stops_with_the_step_and_keeps_the_records(tmp_path, capsys):
     options = [
         "--data",
@@ -254,6 +255,7 @@ def test_plan_prints_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_fresh_samples_are_said_to_be_independent(tmp_path):
     options = [
         "--data",
