@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,6 @@ from lggwjax.training.files import LOCK, Json, lock, lock_folder, partial_name, 
 
 MAX_ATTEMPTS = 2
 COMPILED = ".compiled"
-_LOG = logging.getLogger(__name__)
 
 Measure = Callable[[Json], Json]
 Cluster = Literal["here", "local", "slurm"]
@@ -233,7 +233,6 @@ def _attempt(folder: Path, name: str, settings: Json, measure: Measure) -> Json:
         result = plain(measure(settings))
         record |= {"status": "done", "result": result, "seconds": round(time.perf_counter() - start, 3)}
     except Exception as error:
-        _LOG.info("point %s failed (attempt %d): %s", name, record["attempts"], error)
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}, line {last.lineno}"
         text = " ".join(str(error).split())[:500]
@@ -270,9 +269,15 @@ def shared_programs(folder: Path) -> Iterator[None]:
     for name, value in wanted.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()  # jax decides once, at its first program, whether it uses one
+    log, level = logging.getLogger("lggwjax"), logging.getLogger("lggwjax").level
+    log.setLevel(logging.ERROR)  # that each architecture is a new function is no news here
     try:
-        yield
+        with warnings.catch_warnings():
+            # Two processes that write one entry at a time: the loser compiles it itself.
+            warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+            yield
     finally:
+        log.setLevel(level)
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
