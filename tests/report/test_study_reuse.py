@@ -85,7 +85,10 @@ def turning(tmp_path_factory):
 
 
 def test_the_planted_exponent_is_found(turning):
-    assert findings(turning)["linear: the largest deviation along the path falls like 1/√n."] == "confirmed"
+    assert (
+        findings(turning)["linear: the largest deviation along the path falls about as fast as 1/√n, or faster."]
+        == "confirmed"
+    )
 
 
 def test_the_certified_bound_is_held_against_the_deviation(turning):

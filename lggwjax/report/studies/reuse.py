@@ -28,6 +28,9 @@ from lggwjax.report.studies.reuse_runs import Run, by_size, lead_of, run_of, wor
 from lggwjax.report.study import StudyRecords
 from lggwjax.report.table import number_text
 
+SLOWEST = -0.4
+"""Largest exponent of n that counts as a fall like 1/√n: no interval can confirm an exponent of exactly −0.5."""
+
 
 def document(study: StudyRecords) -> Document:
     """Say what reuse did, against fresh samples and against early stopping.
@@ -53,13 +56,13 @@ def document(study: StudyRecords) -> Document:
         answer=_answer(reused, rises, sets),
         tone="undecided" if not reused else "helps",
         figures=save_figures(study, reused, sets, worth, lead) if reused else (),
-        findings=_findings(reused, rises, sets),
+        findings=_findings(reused, sets),
         tables=[*missing_table(study), _alarm_table(study, reused, sets), _size_table(study, reused, worth)],
         meaning=words.MEANING,
         may=words.MAY,
         may_not=words.MAY_NOT,
         method=words.METHOD,
-        say=_say(rises, worth),
+        say=_say(worth),
         do_not_say=words.DO_NOT_SAY,
         config=asked_for(study),
         environment=environment(study),
@@ -132,40 +135,37 @@ def _write(study: StudyRecords, name: str, table: Table) -> None:
     write_table(study, name, pd.DataFrame([[str(cell) for cell in row] for row in table.rows], columns=headings))
 
 
-def _findings(reused: list[Run], rises: list[Run], sets: list[str]) -> list[Finding]:
+def _growth(runs: list[Run]) -> Interval:
+    """Logarithm of the deviation at the end over that after one pass, mean over sizes and seeds."""
+    ends = [run.columns["deviation"][[1, -1]] for run in runs]
+    return mean_interval([math.log(last / first) for first, last in ends if min(first, last) > 0])
+
+
+def _findings(reused: list[Run], sets: list[str]) -> list[Finding]:
     found = []
     for data in sets:
         groups = by_size(reused, data)
         largest = [(num, np.nanmax(run.columns["deviation"])) for num, runs in groups.items() for run in runs]
         slope = (
-            log_slope([n for n, _ in largest], [size for _, size in largest])
+            log_slope([num for num, _ in largest], [size for _, size in largest])
             if len(groups) > 2
             else Interval(*[math.nan] * 4, num=0)
         )
-        decided = math.isfinite(slope.low) and slope.high < 0
-        outcome = "confirmed" if decided and slope.low <= -0.5 <= slope.high else "not decided"
-        if math.isfinite(slope.low) and not slope.low <= -0.5 <= slope.high:
-            outcome = "not confirmed"
+        outcome = "confirmed" if slope.high <= SLOWEST else "not confirmed" if slope.low > SLOWEST else "not decided"
         found.append(
             Finding(
                 Text(
-                    f"{data}: the largest deviation along the path falls like 1/√n.",
-                    f"{data}: 経路上の最大の乖離は 1/√n に比例して小さくなる。",
+                    f"{data}: the largest deviation along the path falls about as fast as 1/√n, or faster.",
+                    f"{data}: 経路上の最大の乖離は、ほぼ 1/√n の速さか、それより速く小さくなる。",
                 ),
                 outcome,
                 Text(
-                    f"exponent {interval_text(slope)} over n = {', '.join(f'{num:,}' for num in groups)}",
-                    f"指数 {interval_text(slope)}(n = {'、'.join(f'{num:,}' for num in groups)})",
+                    f"exponent {interval_text(slope)} (−0.5 is 1/√n, up to {SLOWEST:g} counts) over n = {', '.join(f'{num:,}' for num in groups)}",
+                    f"指数 {interval_text(slope)}（1/√n は −0.5、{SLOWEST:g} までを認めます。n = {'、'.join(f'{num:,}' for num in groups)}）",
                 ),
             )
         )
-        growth = mean_interval(
-            [
-                math.log(run.columns["deviation"][-1] / run.columns["deviation"][1])
-                for run in reused
-                if run.data == data and run.columns["deviation"][[1, -1]].min() > 0
-            ]
-        )
+        growth = _growth([run for run in reused if run.data == data])
         factor = ratio_of(growth)
         found.append(
             Finding(
@@ -213,7 +213,6 @@ def _findings(reused: list[Run], rises: list[Run], sets: list[str]) -> list[Find
                 ),
             )
         )
-    del rises
     return found
 
 
@@ -242,41 +241,25 @@ def _answer(reused: list[Run], rises: list[Run], sets: list[str]) -> tuple[Text,
         "同じサンプルを繰り返し使う学習 {num} 回を比較しました。そのうち {rises} 回では、未見データの損失が最後には実際に上昇しました。",
     ).format(num=len(reused), rises=len(rises))
     word = outcome_of(lead)
-    said = {
-        "confirmed": Text("said stop earlier than", "より早く停止を指示しました"),
-        "not confirmed": Text("said stop later than", "より遅く停止を指示しました"),
-        "not decided": Text(
-            "said stop neither clearly earlier nor later than", "と比べて早いとも遅いとも言えませんでした"
-        ),
-    }[word]
-    second = Text(
-        "The population descent {said} early stopping on the held-out loss (lead {lead} of the looks, 95% interval; false "
-        "alarms {a} against {b} of {num}).",
-        "母集団降下量は、ホールドアウト損失による早期終了{said}（先行は測定 {lead} 回分、95% 信頼区間。誤警報は {num} 回中 {a} 回、"
-        "早期終了は {b} 回）。",
-    ).format(said=said, lead=interval_text(lead), a=wrong[0], b=wrong[1], num=len(reused))
-    turns = [run.passes[truth(run.true_loss).best] for run in rises]
-    third = (
-        Text(
-            "What to do: reuse samples while the held-out descent clearly helps, and stop at two looks in a row that clearly "
-            "hurt; here the lowest loss came after {low} to {high} passes where there was a turn, so no fixed number of passes "
-            "is safe.",
-            "次の一手: ホールドアウトでの降下量が明らかに正である間はサンプルを再利用し、明らかに負の測定が2回続いたら止めてください。"
-            "損失が反転した実行では最小となるパス数が {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
-        ).format(low=number_text(min(turns)), high=number_text(max(turns)))
-        if turns
-        else Text(
-            "What to do: go on reusing and keep looking; no turn was seen in these runs.",
-            "次の一手: 再利用を続け、観測も続けてください。これらの実行では反転は見られませんでした。",
-        )
+    factors = [ratio_of(_growth([run for run in reused if run.data == data])).value for data in sets]
+    second = words.SECOND.format(
+        said=words.SAID[word],
+        lead=interval_text(lead),
+        a=wrong[0],
+        b=wrong[1],
+        num=len(reused),
+        low=number_text(min(factors)),
+        high=number_text(max(factors)),
     )
-    del sets
+    turns = [run.passes[truth(run.true_loss).best] for run in rises]
+    third = words.GO_ON
+    if turns:
+        third = words.NEXT[word].format(low=number_text(min(turns)), high=number_text(max(turns)))
     return first, second, third
 
 
-def _say(rises: list[Run], worth: dict) -> Text:
+def _say(worth: dict) -> Text:
     tens = [values[-1] for values in worth.values() if np.isfinite(values[-1])]
-    del rises
     if not tens:
         return Text(
             "Reusing samples was measured against fresh ones; the fresh stream was too short to say what it is worth.",
@@ -284,7 +267,7 @@ def _say(rises: list[Run], worth: dict) -> Text:
         )
     return Text(
         "Using the same samples again was worth {low} to {high} times as many fresh ones (median {mid}), and each run turned "
-        "at its own time: we look at held-out descent, not at a fixed number of passes.",
+        "at its own time: we watch held-out samples, not a fixed number of passes.",
         "同じサンプルの再利用は、新しいサンプル {low}〜{high} 倍分（中央値 {mid} 倍）の価値がありました。反転の時期は実行ごとに異なる"
-        "ため、決まったパス数ではなくホールドアウトでの降下量を見て判断します。",
+        "ため、決まったパス数ではなくホールドアウトサンプルを見て判断します。",
     ).format(low=number_text(min(tens)), high=number_text(max(tens)), mid=number_text(float(np.median(tens))))

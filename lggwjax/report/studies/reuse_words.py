@@ -5,6 +5,33 @@ from __future__ import annotations
 from lggwjax.report.language import Text
 from lggwjax.report.studies.alarms import CLEAR, PATIENCE
 
+SAID = {
+    "confirmed": Text("said stop earlier than", "より早く停止を指示しました"),
+    "not confirmed": Text("said stop later than", "より遅く停止を指示しました"),
+    "not decided": Text("said stop neither clearly earlier nor later than", "と比べて早いとも遅いとも言えませんでした"),
+}
+SECOND = Text(
+    "The monitor's rule on the population descent {said} early stopping on the held-out loss (lead {lead} looks, 95% interval; false alarms {a} against {b} of {num}); meanwhile the deviation ended, on average, at {low} to {high} times what it was after one pass.",
+    "母集団降下量によるモニターの規則は、ホールドアウト損失による早期終了{said}（先行は測定 {lead} 回分、95% 信頼区間。誤警報は {num} 回中 {a} 回、早期終了は {b} 回）。その間に乖離は、データごとの平均で、1パス後の {low}〜{high} 倍になりました。",
+)
+NEXT = {
+    "confirmed": Text(
+        "What to do: reuse samples while the held-out descent clearly helps, and stop at two looks in a row that clearly hurt; the lowest loss came after {low} to {high} passes, so no fixed number of passes is safe.",
+        "次の一手: ホールドアウトでの降下量が明らかに正である間はサンプルを再利用し、明らかに負の測定が2回続いたら止めてください。損失が最小となるパス数は {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
+    ),
+    "not confirmed": Text(
+        "What to do: if all you want is to stop, watch the held-out loss, which was earlier here; ask the population descent whether the step just taken helped, with an error you can state, and which layers turned first. The lowest loss came after {low} to {high} passes, so no fixed number of passes is safe.",
+        "次の一手: 止め時だけを知りたいなら、ここではより早かったホールドアウト損失を見てください。母集団降下量は、いまのステップが役立ったかを誤りの確率つきで示し、どの層が先に反転したかを知るために使います。損失が最小となるパス数は {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
+    ),
+    "not decided": Text(
+        "What to do: watch the held-out loss and the population descent together; which of them is earlier was not decided here. The lowest loss came after {low} to {high} passes, so no fixed number of passes is safe.",
+        "次の一手: ホールドアウト損失と母集団降下量を併せて見てください。どちらが早いかはここでは決まりませんでした。損失が最小となるパス数は {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
+    ),
+}
+GO_ON = Text(
+    "What to do: go on reusing and keep looking; no turn was seen in these runs.",
+    "次の一手: 再利用を続け、観測も続けてください。これらの実行では反転は見られませんでした。",
+)
 RULES = {
     "monitor": Text("monitor (all looks hold together)", "モニター（全測定で同時に成立）"),
     "uncorrected": Text("population descent, each look at 95%", "母集団降下量（各測定で 95%）"),
