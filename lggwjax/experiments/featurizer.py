@@ -63,7 +63,8 @@ def points(preset: Preset, data_dir: Path | None) -> Sequence[Point]:
                 TrainSpec(steps=steps, batch_size=128, learning_rate=0.002, seed=seed),
                 MeasureSpec(measurements=12, directions=256),
             )
-            settings = run_settings(config) | {"model": model.name, "seed": seed, "layers": preset != "quick" or seed == 0}
+            layers = preset != "quick" or seed == 0
+            settings = run_settings(config) | {"model": model.name, "seed": seed, "layers": layers}
             found.append(Point(f"{model.name}-{data}-s{seed}", settings))
     return found
 
