@@ -167,3 +167,20 @@ def test_the_checks_can_fail(browser, tmp_path):
     page.close()
     with pytest.raises(AssertionError):
         check(browser, path)
+
+
+PAGES = sorted((Path(__file__).resolve().parents[2] / "notebooks" / "pages").glob("*.html"))
+
+
+def test_every_finished_page_is_there_in_every_language():
+    names = {page.name.split(".")[0] for page in PAGES}
+    assert len(PAGES) == len(LANGUAGES) * len(names)
+    assert {f"{name}.html" for name in names} | {f"{name}.ja.html" for name in names} == {page.name for page in PAGES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_finished_page(browser, path):
+    check(browser, path)
+    if path.name.endswith(".ja.html"):
+        assert english_left(browser, path) == []

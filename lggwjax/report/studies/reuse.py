@@ -160,8 +160,8 @@ def _findings(reused: list[Run], sets: list[str]) -> list[Finding]:
                 ),
                 outcome,
                 Text(
-                    f"exponent {interval_text(slope)} (−0.5 is 1/√n, up to {SLOWEST:g} counts) over n = {', '.join(f'{num:,}' for num in groups)}",
-                    f"指数 {interval_text(slope)}（1/√n は −0.5、{SLOWEST:g} までを認めます。n = {'、'.join(f'{num:,}' for num in groups)}）",
+                    f"exponent {interval_text(slope)} (−0.5 is 1/√n, up to {number_text(SLOWEST)} counts) over n = {', '.join(f'{num:,}' for num in groups)}",
+                    f"指数 {interval_text(slope)}（1/√n は −0.5、{number_text(SLOWEST)} までを認めます。n = {'、'.join(f'{num:,}' for num in groups)}）",
                 ),
             )
         )
