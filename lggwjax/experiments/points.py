@@ -23,6 +23,7 @@ from lggwjax.training.config import environment
 from lggwjax.training.files import LOCK, Json, lock, lock_folder, partial_name, strict_json, write_json
 
 MAX_ATTEMPTS = 2
+_KEPT_FOR = 20  # points whose programs a process keeps in memory
 COMPILED = ".compiled"
 
 Measure = Callable[[Json], Json]
@@ -208,6 +209,9 @@ def work(folder: Path, measure: Measure, announce: Callable[[Json], None] | None
 
 
 def _work(folder: Path, settings: dict[str, Json], measure: Measure, announce: Callable[[Json], None] | None) -> None:
+    import jax
+
+    taken = 0
     for _ in range(MAX_ATTEMPTS):
         for name in list(_to_do(folder)):
             held = lock(folder / POINTS_DIR / f"{name}.lock")
@@ -217,6 +221,9 @@ def _work(folder: Path, settings: dict[str, Json], measure: Measure, announce: C
                 # Again, now that nobody else can: another process may have done it a moment ago.
                 if name in set(_to_do(folder)):
                     record = _attempt(folder, name, settings[name], measure)
+                    taken += 1
+                    if taken % _KEPT_FOR == 0:
+                        jax.clear_caches()  # some 50 MB a point; what is needed again is read from the folder
                     if announce is not None and _is_final(record):
                         announce(record)
             finally:
