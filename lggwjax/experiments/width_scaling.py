@@ -64,9 +64,7 @@ def measure(settings: Json) -> Json:
     numbers = {name: last[name]["value"] for name in names if last[name] is not None}
     numbers |= {f"{name}_over_rms": numbers[name] / rms for name in ("lggw", "single_width", "union_width", "nerc")}
     features = jnp.asarray(trained.features(trained.path[-1], trained.probe))
-    numbers |= {
-        f"feature_bound_{name}": float(b.value) for name, b in feature_width_bounds(features).items()
-    }
+    numbers |= {f"feature_bound_{name}": float(b.value) for name, b in feature_width_bounds(features).items()}
     numbers |= {
         "gradient_rms": rms,
         "train_loss": last["train_loss"],
