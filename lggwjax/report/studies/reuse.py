@@ -144,76 +144,44 @@ def _growth(runs: list[Run]) -> Interval:
 def _findings(reused: list[Run], sets: list[str]) -> list[Finding]:
     found = []
     for data in sets:
-        groups = by_size(reused, data)
-        largest = [(num, np.nanmax(run.columns["deviation"])) for num, runs in groups.items() for run in runs]
-        slope = (
-            log_slope([num for num, _ in largest], [size for _, size in largest])
-            if len(groups) > 2
-            else Interval(*[math.nan] * 4, num=0)
-        )
-        outcome = "confirmed" if slope.high <= SLOWEST else "not confirmed" if slope.low > SLOWEST else "not decided"
-        found.append(
-            Finding(
-                Text(
-                    f"{data}: the largest deviation along the path falls about as fast as 1/√n, or faster.",
-                    f"{data}: 経路上の最大の乖離は、ほぼ 1/√n の速さか、それより速く小さくなる。",
-                ),
-                outcome,
-                Text(
-                    f"exponent {interval_text(slope)} (−0.5 is 1/√n, up to {number_text(SLOWEST)} counts) over n = {', '.join(f'{num:,}' for num in groups)}",
-                    f"指数 {interval_text(slope)}（1/√n は −0.5、{number_text(SLOWEST)} までを認めます。n = {'、'.join(f'{num:,}' for num in groups)}）",
-                ),
-            )
-        )
-        growth = _growth([run for run in reused if run.data == data])
-        factor = ratio_of(growth)
-        found.append(
-            Finding(
-                Text(
-                    f"{data}: hundreds of passes do not pull the empirical gradient away from the population's.",
-                    f"{data}: 何百回のパスを重ねても、経験勾配は母集団勾配から離れていかない。",
-                ),
-                outcome_of(Interval(-growth.value, -growth.high, -growth.low, growth.stderr, growth.num)),
-                Text(
-                    f"deviation at the end over that after one pass: {interval_text(factor)} (mean over sizes and seeds)",
-                    f"1パス後に対する終了時の乖離の比: {interval_text(factor)}(サンプル数とシードに関する平均)",
-                ),
-            )
-        )
+        found += [_fall(data, by_size(reused, data)), _stays(data, [run for run in reused if run.data == data])]
     lead = lead_of(reused)
     found.append(
-        Finding(
-            Text(
-                "The population descent says stop before early stopping on the held-out loss does.",
-                "母集団降下量は、ホールドアウト損失による早期終了よりも先に停止を指示する。",
-            ),
-            outcome_of(lead),
-            Text(
-                f"lead {interval_text(lead)} looks over the {lead.num} runs in which the loss really rises",
-                f"損失が実際に上昇した {lead.num} 回の実行で、先行は測定 {interval_text(lead)} 回分",
-            ),
-        )
+        Finding(words.LEADS, outcome_of(lead), words.LEADS_NUMBERS.format(lead=interval_text(lead), n=lead.num))
     )
-    held = [run for run in reused if run.bound is not None]
-    if held:
-        broken = [
-            run for run in held if run.bound and run.bound[1] and run.bound[0] < np.nanmax(run.columns["deviation"])
-        ]
-        own = [run for run in held if run.bound and run.bound[1]]
-        ratio = min(run.bound[0] / np.nanmax(run.columns["deviation"]) for run in held if run.bound)
-        found.append(
-            Finding(
-                Text("The certified bounds on the deviation hold.", "乖離の保証付き上界は成り立つ。"),
-                "not confirmed" if broken else "confirmed" if own else "not decided",
-                Text(
-                    f"held in {len(own) - len(broken)} of {len(own)} runs where it speaks of the sample itself; the "
-                    f"tightest bound is {number_text(ratio)} times the largest deviation",
-                    f"サンプル自身に関する上界は {len(own)} 回中 {len(own) - len(broken)} 回成立。最も厳しい上界でも最大の乖離の "
-                    f"{number_text(ratio)} 倍",
-                ),
-            )
-        )
-    return found
+    return found + _bounds_hold(reused)
+
+
+def _fall(data: str, groups: dict[int, list[Run]]) -> Finding:
+    """Whether the largest deviation falls with the sample size as theory's rate says."""
+    largest = [(num, np.nanmax(run.columns["deviation"])) for num, runs in groups.items() for run in runs]
+    slope = Interval(*[math.nan] * 4, num=0)
+    if len(groups) > 2:
+        slope = log_slope([num for num, _ in largest], [size for _, size in largest])
+    outcome = "confirmed" if slope.high <= SLOWEST else "not confirmed" if slope.low > SLOWEST else "not decided"
+    sizes = ", ".join(f"{num:,}" for num in groups)
+    numbers = words.FALL_NUMBERS.format(slope=interval_text(slope), slowest=number_text(SLOWEST), sizes=sizes)
+    return Finding(words.FALL.format(data=data), outcome, numbers)
+
+
+def _stays(data: str, runs: list[Run]) -> Finding:
+    """Whether the deviation stays what it was after one pass."""
+    growth = _growth(runs)
+    less = Interval(-growth.value, -growth.high, -growth.low, growth.stderr, growth.num)
+    numbers = words.STAYS_NUMBERS.format(factor=interval_text(ratio_of(growth)))
+    return Finding(words.STAYS.format(data=data), outcome_of(less), numbers)
+
+
+def _bounds_hold(reused: list[Run]) -> list[Finding]:
+    """Whether bounds were kept; only those on the sample's own deviation can be put to the test."""
+    held = [(run.bound, np.nanmax(run.columns["deviation"])) for run in reused if run.bound is not None]
+    if not held:
+        return []
+    own = [bound >= largest for (bound, is_own), largest in held if is_own]
+    tightest = min(bound / largest for (bound, _), largest in held)
+    outcome = "not decided" if not own else "confirmed" if all(own) else "not confirmed"
+    numbers = words.HOLD_NUMBERS.format(kept=sum(own), own=len(own), ratio=number_text(tightest))
+    return [Finding(words.HOLD, outcome, numbers)]
 
 
 def _done(study: StudyRecords, reused: list[Run], sets: list[str]) -> Text:

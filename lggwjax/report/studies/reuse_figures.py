@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lggwjax.report.document import SavedFigure, save_figure
 from lggwjax.report.drawing import Line, draw_intervals, draw_panels
-from lggwjax.report.language import Text
+from lggwjax.report.language import Text, joined
 from lggwjax.report.statistics import Interval
 from lggwjax.report.studies import reuse_words as words
 from lggwjax.report.studies.common import interval_text
@@ -39,102 +40,40 @@ def save_figures(
         The figures.
     """
     folder = study.folder / "figures"
-    saved = []
-
-    def panels(value: Callable[[Run], Column]) -> list[tuple[str, list[Line]]]:
-        found = []
-        for data in sets:
-            lines = [
-                seed_line(f"n = {num:,}", runs[0].passes[1:], [value(run)[1:] for run in runs])
-                for num, runs in by_size(reused, data).items()
-            ]
-            found.append((data, lines))
-        return found
-
-    def save(
-        name: str, shown: list[tuple[str, list[Line]]], ylabel: str, *, title: Text, caption: Text, **axes
-    ) -> None:
-        fig, _ = draw_panels(shown, "passes over the same samples", ylabel, **axes)
-        alt = Text(
-            f"{title.en} Line charts against the passes, one panel for each of: {', '.join(sets)}.",
-            f"{title.ja} 横軸はパス数、パネルは {'、'.join(sets)} です。",
-        )
-        save_figure_of = save_figure(folder, name, fig, _frame(shown), title=title, caption=caption, alt=alt)
-        saved.append(save_figure_of)
-
-    save(
-        "deviation",
-        panels(lambda run: run.columns["deviation"]),
-        "deviation (loss per unit of parameter)",
-        title=Text(
-            "How far is the empirical gradient from the population's?", "経験勾配は母集団勾配からどれだけ離れるか"
-        ),
-        caption=words.DEVIATION_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    shown = [
+    values: dict[str, Callable[[Run], Column]] = {
+        "deviation": lambda run: run.columns["deviation"],
+        "descent": lambda run: run.columns["descent"],
+        "worth": lambda run: worth[run.data, run.num, run.seed],
+    }
+    shown = {
+        name: [(data, _size_lines(by_size(reused, data), value)) for data in sets] for name, value in values.items()
+    }
+    shown["bounds"] = [
         (f"{data}, n = {num:,}", _bound_lines(runs)) for data in sets for num, runs in [_middle(by_size(reused, data))]
     ]
-    save(
-        "bounds",
-        shown,
-        "loss per unit of parameter",
-        title=Text("What bounds the deviation, and what goes along with it", "乖離を抑える上界と、乖離に連れて動く量"),
-        caption=words.BOUNDS_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    save(
-        "descent",
-        panels(lambda run: run.columns["descent"]),
-        "population descent of a step (loss)",
-        title=Text("Does the next pass still help?", "次のパスはまだ役に立つか"),
-        caption=words.DESCENT_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    save(
-        "worth",
-        [
-            (
-                data,
-                [
-                    seed_line(f"n = {num:,}", runs[0].passes[1:], [worth[data, num, run.seed][1:] for run in runs])
-                    for num, runs in by_size(reused, data).items()
-                ],
-            )
-            for data in sets
-        ],
-        "fresh samples of the same worth / n",
-        title=Text("What are k passes worth in fresh samples?", "k 回のパスは新しいサンプル何個分に当たるか"),
-        caption=words.WORTH_CAPTION,
-        xlog=True,
-        ylog=True,
-        sharey=False,
-    )
-    fig, _ = draw_intervals(sets, [lead[data] for data in sets], "looks by which the monitor is earlier")
-    rows = [{"data": data} | lead[data]._asdict() for data in sets]
-    saved.append(
-        save_figure(
-            folder,
-            "lead",
-            fig,
-            pd.DataFrame(rows),
-            title=Text("Who says stop first?", "先に止めるのはどちらか"),
-            caption=words.LEAD_CAPTION,
-            alt=Text(
-                "Lead by data set: " + "; ".join(f"{data} {interval_text(lead[data])}" for data in sets) + " looks.",
-                "データごとの先行: "
-                + "、".join(f"{data} {interval_text(lead[data])}" for data in sets)
-                + "(測定回数)。",
-            ),
-        )
-    )
-    return saved
+    saved = []
+    for name, ylabel in words.AXES.items():
+        title, caption = words.FIGURES[name]
+        fig, _ = draw_panels(shown[name], "passes over the same samples", ylabel, sharey=False, xlog=True, ylog=True)
+        alt = words.PANELS_ALT.format(title=title, names=joined([Text.same(data) for data in sets]))
+        saved.append(save_figure(folder, name, fig, _frame(shown[name]), title=title, caption=caption, alt=alt))
+    return [*saved, _save_lead(folder, lead)]
+
+
+def _size_lines(groups: dict[int, list[Run]], value: Callable[[Run], Column]) -> list[Line]:
+    """A line a sample size, from the first pass on."""
+    return [
+        seed_line(f"n = {num:,}", runs[0].passes[1:], [value(run)[1:] for run in runs]) for num, runs in groups.items()
+    ]
+
+
+def _save_lead(folder: Path, lead: dict[str, Interval]) -> SavedFigure:
+    fig, _ = draw_intervals(list(lead), list(lead.values()), "looks by which the monitor is earlier")
+    data = pd.DataFrame([{"data": name} | found._asdict() for name, found in lead.items()])
+    title, caption = words.FIGURES["lead"]
+    parts = [Text.same(f"{name} {interval_text(found)}") for name, found in lead.items()]
+    alt = words.LEAD_ALT.format(parts=joined(parts))
+    return save_figure(folder, "lead", fig, data, title=title, caption=caption, alt=alt)
 
 
 def _middle(groups: dict[int, list[Run]]) -> tuple[int, list[Run]]:

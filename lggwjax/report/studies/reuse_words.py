@@ -5,6 +5,35 @@ from __future__ import annotations
 from lggwjax.report.language import Text
 from lggwjax.report.studies.alarms import CLEAR, PATIENCE
 
+FALL = Text(
+    "{data}: the largest deviation along the path falls about as fast as 1/√n, or faster.",
+    "{data}: 経路上の最大の乖離は、ほぼ 1/√n の速さか、それより速く小さくなる。",
+)
+FALL_NUMBERS = Text(
+    "exponent {slope} (−0.5 is 1/√n, up to {slowest} counts) over n = {sizes}",
+    "指数 {slope}（1/√n は −0.5、{slowest} までを認めます。n = {sizes}）",
+)
+STAYS = Text(
+    "{data}: hundreds of passes do not pull the empirical gradient away from the population's.",
+    "{data}: 何百回のパスを重ねても、経験勾配は母集団勾配から離れていかない。",
+)
+STAYS_NUMBERS = Text(
+    "deviation at the end over that after one pass: {factor} (mean over sizes and seeds)",
+    "1パス後に対する終了時の乖離の比: {factor}（サンプル数とシードに関する平均）",
+)
+LEADS = Text(
+    "The population descent says stop before early stopping on the held-out loss does.",
+    "母集団降下量は、ホールドアウト損失による早期終了よりも先に停止を指示する。",
+)
+LEADS_NUMBERS = Text(
+    "lead {lead} looks over the {n} runs in which the loss really rises",
+    "損失が実際に上昇した {n} 回の実行で、先行は測定 {lead} 回分",
+)
+HOLD = Text("The certified bounds on the deviation hold.", "乖離の保証付き上界は成り立つ。")
+HOLD_NUMBERS = Text(
+    "held in {kept} of {own} runs where it speaks of the sample itself; the tightest bound is {ratio} times the largest deviation",
+    "サンプル自身に関する上界は {own} 回中 {kept} 回成立。最も厳しい上界でも最大の乖離の {ratio} 倍",
+)
 SAID = {
     "confirmed": Text("said stop earlier than", "より早く停止を指示しました"),
     "not confirmed": Text("said stop later than", "より遅く停止を指示しました"),
@@ -52,39 +81,65 @@ SIZE_NOTE = Text(
     "シードに関する平均と 95% t 信頼区間の半幅です。価値とは、同じ損失に達するのに要する、1回ずつ使う新しいサンプルの数です。",
 )
 
-DEVIATION_CAPTION = Text(
-    "Distance between the gradient on the samples used again and again and the gradient on held-out samples. "
-    "Bands, from three seeds on: 95% t intervals.",
-    "繰り返し使うサンプルでの勾配と、ホールドアウトサンプルでの勾配との距離です。帯はシードに関する 95% t 信頼区間です（シード 3 個以上）。",
-)
+FIGURES = {
+    "deviation": (
+        Text("How far is the empirical gradient from the population's?", "経験勾配は母集団勾配からどれだけ離れるか"),
+        Text(
+            "Distance between the gradient on the samples used again and again and the gradient on held-out samples. "
+            "Bands, from three seeds on: 95% t intervals.",
+            "繰り返し使うサンプルでの勾配と、ホールドアウトサンプルでの勾配との距離です。帯はシードに関する 95% t 信頼区間です（シード 3 個以上）。",
+        ),
+    ),
+    "bounds": (
+        Text("What bounds the deviation, and what goes along with it", "乖離を抑える上界と、乖離に連れて動く量"),
+        Text(
+            "LGGW/√n and NERC of the samples trained on are descriptive, no guarantee. The certified bound holds with "
+            "95% confidence: for the sample itself where the design allows it (linear), else for the held-out part.",
+            "学習に使ったサンプルの LGGW/√n と NERC は記述的な量（保証ではなく観測値）です。保証付きの上界は信頼度 95% で"
+            "成り立ちます。対象は、設計が許す場合（linear）はサンプル自身、それ以外はホールドアウト部分です。",
+        ),
+    ),
+    "descent": (
+        Text("Does the next pass still help?", "次のパスはまだ役に立つか"),
+        Text(
+            "First-order drop of the loss on unseen data by the step before each look: below zero, reuse hurts. "
+            "Linear near zero, logarithmic beyond. Bands, from three seeds on: 95% t intervals.",
+            "各測定の直前の1ステップが、未見データの損失をどれだけ下げるか（1次近似）です。0 を下回ると再利用は害になって"
+            "います。0 の近くは線形、その外は対数目盛です。帯はシードに関する 95% t 信頼区間です（シード 3 個以上）。",
+        ),
+    ),
+    "worth": (
+        Text("What are k passes worth in fresh samples?", "k 回のパスは新しいサンプル何個分に当たるか"),
+        Text(
+            "Samples, each used once, that bring the loss on unseen data as low as k passes over n samples did; lowest "
+            "loss so far on both sides. A line ends where the fresh stream was not long enough to compare.",
+            "n 個のサンプルを k 回使って到達した未見データの損失に、1回ずつ使う新しいサンプル何個で到達するかを示します（どちらも"
+            "それまでの最小損失）。新しいサンプルの列が足りず比較できないところで線は終わります。",
+        ),
+    ),
+    "lead": (
+        Text("Who says stop first?", "先に止めるのはどちらか"),
+        Text(
+            "Lead of the monitor (population descent) over early stopping on the held-out loss, both on the same "
+            "held-out samples and looks, over runs whose loss on other samples really rises. 95% t intervals.",
+            "同じホールドアウトサンプルと同じ測定時点を使い、モニター（母集団降下量）が損失による早期終了よりどれだけ早いかを、"
+            "別のサンプルで損失が実際に上がった実行について示します。95% t 信頼区間です。",
+        ),
+    ),
+}
+"""Title and caption of each figure."""
 
-BOUNDS_CAPTION = Text(
-    "LGGW/√n and NERC of the samples trained on are descriptive, no guarantee. The certified bound holds with "
-    "95% confidence: for the sample itself where the design allows it (linear), else for the held-out part.",
-    "学習に使ったサンプルの LGGW/√n と NERC は記述的な量（保証ではなく観測値）です。保証付きの上界は信頼度 95% で"
-    "成り立ちます。対象は、設計が許す場合（linear）はサンプル自身、それ以外はホールドアウト部分です。",
+AXES = {
+    "deviation": "deviation (loss per unit of parameter)",
+    "bounds": "loss per unit of parameter",
+    "descent": "population descent of a step (loss)",
+    "worth": "fresh samples of the same worth / n",
+}
+PANELS_ALT = Text(
+    "{title} Line charts against the passes, one panel for each of: {names}.",
+    "{title} 横軸はパス数、パネルは{names}です。",
 )
-
-DESCENT_CAPTION = Text(
-    "First-order drop of the loss on unseen data by the step before each look: below zero, reuse hurts. "
-    "Linear near zero, logarithmic beyond. Bands, from three seeds on: 95% t intervals.",
-    "各測定の直前の1ステップが、未見データの損失をどれだけ下げるか（1次近似）です。0 を下回ると再利用は害になって"
-    "います。0 の近くは線形、その外は対数目盛です。帯はシードに関する 95% t 信頼区間です（シード 3 個以上）。",
-)
-
-WORTH_CAPTION = Text(
-    "Samples, each used once, that bring the loss on unseen data as low as k passes over n samples did; lowest "
-    "loss so far on both sides. A line ends where the fresh stream was not long enough to compare.",
-    "n 個のサンプルを k 回使って到達した未見データの損失に、1回ずつ使う新しいサンプル何個で到達するかを示します（どちらも"
-    "それまでの最小損失）。新しいサンプルの列が足りず比較できないところで線は終わります。",
-)
-
-LEAD_CAPTION = Text(
-    "Lead of the monitor (population descent) over early stopping on the held-out loss, both on the same "
-    "held-out samples and looks, over runs whose loss on other samples really rises. 95% t intervals.",
-    "同じホールドアウトサンプルと同じ測定時点を使い、モニター（母集団降下量）が損失による早期終了よりどれだけ早いかを、"
-    "別のサンプルで損失が実際に上がった実行について示します。95% t 信頼区間です。",
-)
+LEAD_ALT = Text("Lead by data set: {parts} looks.", "データごとの先行: {parts}（測定回数）。")
 
 METHOD = [
     Text(
