@@ -82,6 +82,17 @@ def test_the_signal_that_is_earlier_is_found(tmp_path):
     assert "LGGW / rms was earliest" in found.answer[1].en
 
 
+def test_a_rule_that_cries_wolf_takes_no_part_in_the_lead(tmp_path):
+    """A held-out loss on a plateau brings no new lowest one: the patient rule speaks before anything has happened."""
+    points = streams(5, lggw=2, descent=20, loss=8)
+    for one in points:
+        for look in one["result"]["looks"][10:20]:
+            look["heldout_loss"] = 0.95
+    found = study(tmp_path / "s", points)
+    assert outcomes(found)["A rise of held-out loss, patience of 3"] == "not decided"
+    assert outcomes(found)[LGGW] == "confirmed"
+
+
 def test_a_signal_that_is_later_or_silent_is_reported_too(tmp_path):
     found = study(tmp_path / "s", streams(5, lggw=None, descent=2, loss=8))
     assert outcomes(found)[LGGW] == "not confirmed"

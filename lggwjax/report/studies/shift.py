@@ -14,7 +14,7 @@ from lggwjax.report.drawing import Line, draw_intervals, draw_panels
 from lggwjax.report.language import Text, joined
 from lggwjax.report.statistics import Interval, mean_interval
 from lggwjax.report.studies import shift_words as words
-from lggwjax.report.studies.alarms import descent_alarm, loss_alarm, rise_alarm
+from lggwjax.report.studies.alarms import WINDOW, descent_alarm, loss_alarm, rise_alarm
 from lggwjax.report.studies.cases import missing_table, with_seeds
 from lggwjax.report.studies.common import (
     asked_for,
@@ -28,7 +28,6 @@ from lggwjax.report.studies.seeds import seed_line
 from lggwjax.report.study import StudyRecords
 
 _CONTROL = "none"
-_REFERENCE = "heldout_loss"
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Run:
         steps: Of the looks, counted from the shift.
         columns: Signals by name.
         alarms: For each signal the looks after the shift at which it says so; negative before it, None for never.
+        rise: The looks after the shift at which the held-out loss is, in hindsight, above all it was before; None if
+            never.
     """
 
     shift: str
@@ -48,6 +49,7 @@ class Run:
     steps: np.ndarray
     columns: dict[str, np.ndarray]
     alarms: dict[str, int | None]
+    rise: int | None
 
 
 def document(study: StudyRecords) -> Document:
@@ -94,14 +96,22 @@ def _run(point: dict[str, Any]) -> Run:
     for name in words.SIGNALS:
         if name == "descent":
             look = descent_alarm([{"watched_loss": 0.0} | look for look in looks]).look
-        elif name == _REFERENCE:
+        elif name == "heldout_loss":
             # A slow rise is no surprise to a rule that follows what came before; what one does with a held-out loss is
             # to wait for a new lowest one.
             look = loss_alarm(columns[name].tolist()).look
         else:
             look = rise_alarm(columns[name])
         alarms[name] = None if look is None else look - before + 1
-    return Run(settings["shift"], settings["seed"], steps, columns, alarms)
+    rise = _rise(columns["heldout_loss"], before)
+    return Run(settings["shift"], settings["seed"], steps, columns, alarms, rise)
+
+
+def _rise(losses: np.ndarray, before: int) -> int | None:
+    """Looks after the shift until the loss is, twice in a row, above all of the looks just before it."""
+    above = losses[before:] > losses[max(0, before - WINDOW) : before].max(initial=-np.inf)
+    both = np.flatnonzero(above[1:] & above[:-1])
+    return int(both[0]) + 2 if both.size else None
 
 
 def _number(value: float | None) -> float:
@@ -121,17 +131,17 @@ def _wrong(run: Run, signal: str) -> bool:
 
 
 def _lead(runs: Sequence[Run], signal: str) -> Interval:
-    """Looks by which a signal is earlier than a rise of the held-out loss; who says nothing does so at the end.
+    """Looks by which a signal is earlier than the held-out loss rises; who says nothing does so at the end.
 
     The mean over seeds of each seed's mean over shifts, as streams of one seed have their start in common.
     """
     by_seed: dict[int, list[float]] = {}
     for run in runs:
-        if _wrong(run, signal) or _wrong(run, _REFERENCE) or not (_seen(run, signal) or _seen(run, _REFERENCE)):
+        if run.rise is None or _wrong(run, signal):
             continue
-        end = int((run.steps > 0).sum()) + 1
-        first, second = (end if (look := run.alarms[name]) is None else look for name in (signal, _REFERENCE))
-        by_seed.setdefault(run.seed, []).append(second - first)
+        said = run.alarms[signal]
+        first = int((run.steps > 0).sum()) + 1 if said is None else said
+        by_seed.setdefault(run.seed, []).append(run.rise - first)
     return mean_interval([float(np.mean(leads)) for leads in by_seed.values()])
 
 
@@ -169,7 +179,7 @@ def _figures(study: StudyRecords, runs: list[Run]) -> list[SavedFigure]:
         )
     ]
     drifting = [run for run in runs if run.shift != _CONTROL]
-    others = [name for name in words.SIGNALS if name != _REFERENCE]
+    others = list(words.SIGNALS)
     leads = [_lead(drifting, name) for name in others]
     fig, _ = draw_intervals(
         [words.SIGNALS[name].en for name in others], leads, "looks earlier than a rise of the held-out loss"
@@ -196,6 +206,7 @@ def _tables(study: StudyRecords, runs: list[Run]) -> list[Table]:
         Text("shift", "ドリフト"),
         Text("runs", "実行数"),
         *[words.SIGNALS[name] for name in words.SIGNALS],
+        Text("held-out loss rises", "ホールドアウト損失の上昇"),
         Text("held-out loss at the end / before", "終了時 / 直前のホールドアウト損失"),
     ]
     rows = []
@@ -207,15 +218,10 @@ def _tables(study: StudyRecords, runs: list[Run]) -> list[Table]:
                 wrong = sum(_wrong(run, name) for run in group)
                 cells.append(Text("{k} / {n} false", "誤警報 {k} / {n}").format(k=wrong, n=len(group)))
                 continue
-            delays = [run.alarms[name] for run in group if _seen(run, name)]
-            when = interval_text(mean_interval(np.array(delays, float)))
-            cells.append(
-                Text("{k} / {n}, after {w}", "{k} / {n}、{w} 後").format(k=len(delays), n=len(group), w=when)
-                if delays
-                else Text("0 / {n}", "0 / {n}").format(n=len(group))
-            )
+            cells.append(_count([run.alarms[name] if _seen(run, name) else None for run in group]))
         ratio = mean_interval([_growth(run) for run in group])
-        rows.append([words.SHIFTS.get(shift, Text.same(shift)), str(len(group)), *cells, interval_text(ratio)])
+        cells += [_count([run.rise for run in group]), interval_text(ratio)]
+        rows.append([words.SHIFTS.get(shift, Text.same(shift)), str(len(group)), *cells])
     if not rows:
         return []
     table = Table(words.TABLE_TITLE, headings, rows, words.TABLE_NOTE)
@@ -224,8 +230,16 @@ def _tables(study: StudyRecords, runs: list[Run]) -> list[Table]:
     return [table]
 
 
+def _count(looks: list[int | None]) -> Text:
+    """In how many streams something happened, and after how many looks."""
+    known = [look for look in looks if look is not None]
+    when = interval_text(mean_interval(np.array(known, float)))
+    said = Text("{k} / {n}, after {w}", "{k} / {n}、{w} 後") if known else Text("0 / {n}", "0 / {n}")
+    return said.format(k=len(known), n=len(looks), w=when)
+
+
 def _growth(run: Run) -> float:
-    losses = run.columns[_REFERENCE]
+    losses = run.columns["heldout_loss"]
     return float(losses[-1] / losses[run.steps <= 0][-1])
 
 
@@ -234,8 +248,6 @@ def _findings(runs: list[Run], drifting: list[Run]) -> list[Finding]:
     seeds = len({run.seed for run in drifting})
     control = [run for run in runs if run.shift == _CONTROL]
     for name, signal in words.SIGNALS.items():
-        if name == _REFERENCE:
-            continue
         lead = _lead(drifting, name)
         wrong = sum(_wrong(run, name) for run in control)
         claim = Text(
@@ -257,7 +269,7 @@ def _findings(runs: list[Run], drifting: list[Run]) -> list[Finding]:
 
 def _first(drifting: list[Run]) -> tuple[str | None, Interval]:
     """The signal with the largest lead, if its interval lies above 0 and no signal's above it."""
-    leads = {name: _lead(drifting, name) for name in words.SIGNALS if name != _REFERENCE}
+    leads = {name: _lead(drifting, name) for name in words.SIGNALS}
     known = {name: lead for name, lead in leads.items() if np.isfinite(lead.value)}
     if not known:
         return None, Interval(*[float("nan")] * 4, num=0)
@@ -285,7 +297,7 @@ def _answer(runs: list[Run], drifting: list[Run]) -> tuple[Text, Text, Text]:
         )
         return none, none, Text("Run the study again with --resume.", "--resume を付けて再実行してください。")
     control = [run for run in runs if run.shift == _CONTROL]
-    harmful = sum(_seen(run, _REFERENCE) for run in drifting)
+    harmful = sum(run.rise is not None for run in drifting)
     name, lead = _first(drifting)
     first = Text(
         "Compared were {k} signals on {n} drifting streams and {c} that did not drift; the held-out loss rose clearly in {h} "
@@ -294,12 +306,12 @@ def _answer(runs: list[Run], drifting: list[Run]) -> tuple[Text, Text, Text]:
     ).format(k=len(words.SIGNALS), n=len(drifting), c=len(control), h=harmful)
     if name is None or not lead.low > 0 or lead.num < 3:
         second = Text(
-            "No signal was clearly earlier than the held-out loss itself (the earliest, {name}: lead {lead} looks, 95% interval).",
-            "ホールドアウト損失そのものより明らかに早い量はありませんでした（最も早い{name}で、先行は測定 {lead} 回分、95% 信頼区間）。",
+            "No signal was clearly earlier than the rise of the held-out loss (the earliest, {name}: lead {lead} looks, 95% interval).",
+            "ホールドアウト損失の上昇より明らかに早い量はありませんでした（最も早い{name}で、先行は測定 {lead} 回分、95% 信頼区間）。",
         )
     else:
         second = Text(
-            "{name} was earliest, {lead} looks before the held-out loss (95% interval), with {wrong} false alarms on {c} streams "
+            "{name} was earliest, {lead} looks before the held-out loss rose (95% interval), with {wrong} false alarms on {c} streams "
             "without a shift.",
             "最も早かったのは{name}で、ホールドアウト損失より測定 {lead} 回分先行しました（95% 信頼区間）。ドリフトのない列 {c} 本での誤警報は {wrong} 回です。",
         )

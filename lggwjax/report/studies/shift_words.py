@@ -12,7 +12,7 @@ SIGNALS = {
     "deviation": Text("deviation", "乖離"),
     "descent": Text("population descent", "母集団降下量"),
     "stream_loss": Text("loss on the latest samples", "最新サンプルでの損失"),
-    "heldout_loss": Text("held-out loss", "ホールドアウト損失"),
+    "heldout_loss": Text("held-out loss, patience of 3", "ホールドアウト損失（patience 3）"),
 }
 AXES = {
     "lggw_over_rms": "LGGW / rms (last 4 checkpoints)",
@@ -36,13 +36,13 @@ SIGNALS_CAPTION = Text(
 )
 LEAD_TITLE = Text("Who notices first?", "最初に気づくのはどれか")
 LEAD_CAPTION = Text(
-    "Looks by which each signal is earlier than a clear rise of the held-out loss: above zero it leads. Streams in which either cried wolf are left out. Means over seeds, 95% t intervals.",
-    "各量が、ホールドアウト損失の明らかな上昇より測定何回分早いかを示します。0 より上なら先行です。どちらかが誤警報を出した列は除きます。シードに関する平均と 95% t 信頼区間です。",
+    "Looks by which each signal is earlier than the held-out loss is, in hindsight, above all it was before: above zero it leads. Streams whose loss does not rise, or in which the signal cried wolf before, are left out. Means over seeds, 95% t intervals.",
+    "ホールドアウト損失が、後から見てそれまでのどの値よりも高くなった時点より、各量が測定何回分早いかを示します。0 より上なら先行です。損失が上がらなかった列と、その量が先に誤警報を出した列は除きます。シードに関する平均と 95% t 信頼区間です。",
 )
 TABLE_TITLE = Text("Alarms by kind of drift", "ドリフトの種類ごとの警報")
 TABLE_NOTE = Text(
-    f"How many streams a signal noticed after the shift, and after how many looks (mean ± half of the 95% t interval). A signal rises when two looks in a row exceed the mean of the {WINDOW} looks before them, and the line through these, by {DEVIATIONS:g} standard deviations; the population descent speaks when two looks in a row clearly hurt, the held-out loss when {PATIENCE} looks in a row bring no new lowest one.",
-    f"ドリフト後にその量が気づいた列の数と、気づくまでの測定回数（平均と 95% t 信頼区間の半幅）です。直前の {WINDOW} 回の測定の平均と、それに当てはめた直線の延長の両方を、2回続けて標準偏差の {DEVIATIONS:g} 倍以上上回ると上昇とみなします。母集団降下量は、明らかに害となる測定が2回続くと、ホールドアウト損失は {PATIENCE} 回続けて最小値を更新しないと警報を出します。",
+    f"How many streams a signal noticed after the shift, and after how many looks (mean ± half of the 95% t interval). A signal rises when two looks in a row exceed the mean of the {WINDOW} looks before them, and the line through these, by {DEVIATIONS:g} standard deviations; the population descent speaks when two looks in a row clearly hurt, the held-out loss when {PATIENCE} looks in a row bring no new lowest one. It rises, in hindsight, when two looks in a row are above the {WINDOW} before the shift.",
+    f"ドリフト後にその量が気づいた列の数と、気づくまでの測定回数（平均と 95% t 信頼区間の半幅）です。直前の {WINDOW} 回の測定の平均と、それに当てはめた直線の延長の両方を、2回続けて標準偏差の {DEVIATIONS:g} 倍以上上回ると上昇とみなします。母集団降下量は、明らかに害となる測定が2回続くと、ホールドアウト損失は {PATIENCE} 回続けて最小値を更新しないと警報を出します。損失の上昇は、後から見て、2回続けて変化前の {WINDOW} 回のどれよりも高くなった時点とします。",
 )
 MEANING = (
     Text(
