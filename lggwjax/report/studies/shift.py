@@ -233,9 +233,8 @@ def _tables(study: StudyRecords, runs: list[Run]) -> list[Table]:
 def _count(looks: list[int | None]) -> Text:
     """In how many streams something happened, and after how many looks."""
     known = [look for look in looks if look is not None]
-    when = interval_text(mean_interval(np.array(known, float)))
-    said = Text("{k} / {n}, after {w}", "{k} / {n}、{w} 後") if known else Text("0 / {n}", "0 / {n}")
-    return said.format(k=len(known), n=len(looks), w=when)
+    count = f"{len(known)} / {len(looks)}"
+    return Text.same(f"{count} ({interval_text(mean_interval(np.array(known, float)))})" if known else count)
 
 
 def _growth(run: Run) -> float:
@@ -259,10 +258,13 @@ def _findings(runs: list[Run], drifting: list[Run]) -> list[Finding]:
                 "The population descent says that steps hurt before the held-out loss rises.",
                 "母集団降下量は、ホールドアウト損失が上がるより先に、ステップが害になったと告げる。",
             )
-        numbers = Text(
-            "lead {lead} looks ({k} seeds); false alarms {wrong} of {n} streams without a shift.",
-            "先行は測定 {lead} 回分（シード {k} 個）、ドリフトのない列での誤警報は {n} 本中 {wrong} 本。",
-        ).format(lead=interval_text(lead), k=lead.num, wrong=wrong, n=len(control))
+        if name == "heldout_loss":
+            claim = Text(
+                "Early stopping on the held-out loss (patience of 3) speaks before the held-out loss rises.",
+                "ホールドアウト損失による早期終了（patience 3）は、その損失が上がるより先に警報を出す。",
+            )
+        numbers = words.LEAD if lead.num else words.NO_LEAD
+        numbers = numbers.format(lead=interval_text(lead), k=lead.num, wrong=wrong, n=len(control))
         found.append(with_seeds(Finding(claim.format(signal=signal), outcome_of(lead), numbers), seeds))
     return found
 

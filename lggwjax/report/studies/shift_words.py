@@ -39,10 +39,18 @@ LEAD_CAPTION = Text(
     "Looks by which each signal is earlier than the held-out loss is, in hindsight, above all it was before: above zero it leads. Streams whose loss does not rise, or in which the signal cried wolf before, are left out. Means over seeds, 95% t intervals.",
     "ホールドアウト損失が、後から見てそれまでのどの値よりも高くなった時点より、各量が測定何回分早いかを示します。0 より上なら先行です。損失が上がらなかった列と、その量が先に誤警報を出した列は除きます。シードに関する平均と 95% t 信頼区間です。",
 )
+LEAD = Text(
+    "lead {lead} looks ({k} seeds); false alarms in {wrong} of {n} streams without a shift.",
+    "先行は測定 {lead} 回分（シード {k} 個）、ドリフトのない列での誤警報は {n} 本中 {wrong} 本。",
+)
+NO_LEAD = Text(
+    "no stream to judge a lead by: the loss never rose, or the signal spoke before the shift; false alarms in {wrong} of {n} streams without a shift.",
+    "先行を判定できる列はありません（損失が上がらなかったか、変化の前に警報が出ました）。ドリフトのない列での誤警報は {n} 本中 {wrong} 本。",
+)
 TABLE_TITLE = Text("Alarms by kind of drift", "ドリフトの種類ごとの警報")
 TABLE_NOTE = Text(
-    f"How many streams a signal noticed after the shift, and after how many looks (mean ± half of the 95% t interval). A signal rises when two looks in a row exceed the mean of the {WINDOW} looks before them, and the line through these, by {DEVIATIONS:g} standard deviations; the population descent speaks when two looks in a row clearly hurt, the held-out loss when {PATIENCE} looks in a row bring no new lowest one. It rises, in hindsight, when two looks in a row are above the {WINDOW} before the shift.",
-    f"ドリフト後にその量が気づいた列の数と、気づくまでの測定回数（平均と 95% t 信頼区間の半幅）です。直前の {WINDOW} 回の測定の平均と、それに当てはめた直線の延長の両方を、2回続けて標準偏差の {DEVIATIONS:g} 倍以上上回ると上昇とみなします。母集団降下量は、明らかに害となる測定が2回続くと、ホールドアウト損失は {PATIENCE} 回続けて最小値を更新しないと警報を出します。損失の上昇は、後から見て、2回続けて変化前の {WINDOW} 回のどれよりも高くなった時点とします。",
+    f"How many streams a signal noticed after the shift and, in brackets, after how many looks (mean ± half of the 95% t interval). A signal rises when two looks in a row exceed the mean of the {WINDOW} looks before them, and the line through these, by {DEVIATIONS:g} standard deviations; the population descent speaks when two looks in a row clearly hurt, the held-out loss when {PATIENCE} looks in a row bring no new lowest one. It rises, in hindsight, when two looks in a row are above the {WINDOW} before the shift.",
+    f"ドリフト後にその量が気づいた列の数と、括弧内に気づくまでの測定回数（平均と 95% t 信頼区間の半幅）です。直前の {WINDOW} 回の測定の平均と、それに当てはめた直線の延長の両方を、2回続けて標準偏差の {DEVIATIONS:g} 倍以上上回ると上昇とみなします。母集団降下量は、明らかに害となる測定が2回続くと、ホールドアウト損失は {PATIENCE} 回続けて最小値を更新しないと警報を出します。損失の上昇は、後から見て、2回続けて変化前の {WINDOW} 回のどれよりも高くなった時点とします。",
 )
 MEANING = (
     Text(
