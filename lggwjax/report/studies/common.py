@@ -18,6 +18,7 @@ from lggwjax.report.table import NONE, estimate_text, number_text
 MIN_SEEDS = 3
 """With fewer seeds nothing is decided: a standard error from two numbers is hardly one."""
 ALPHA = 0.05
+STUDY = Text("Study", "実験")
 UNDECIDED = Text("not decided", "判定不能")
 _MOST_NAMED = 5
 

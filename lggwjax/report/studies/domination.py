@@ -14,7 +14,7 @@ from lggwjax.report.statistics import Interval
 from lggwjax.report.studies import domination_labels as labels
 from lggwjax.report.studies import domination_words as words
 from lggwjax.report.studies.cases import Case, cases_of, decided, missing_table, with_seeds
-from lggwjax.report.studies.common import asked_for, environment, kept, missing_points, range_text, write_table
+from lggwjax.report.studies.common import STUDY, asked_for, environment, kept, missing_points, range_text, write_table
 from lggwjax.report.studies.domination_runs import (
     ALPHAS,
     Run,
@@ -45,7 +45,7 @@ def document(study: StudyRecords) -> Document:
     fits = [_pl_fits(case, runs) for case, runs in found]
     missing = missing_points(study)
     return Document(
-        kind=Text("Study", "実験"),
+        kind=STUDY,
         title=Text("Gradient domination along training", "学習経路に沿った勾配支配"),
         done=words.done(found) + missing,
         question=Text(

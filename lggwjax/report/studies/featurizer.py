@@ -14,6 +14,7 @@ from lggwjax.report.studies import featurizer_labels as labels
 from lggwjax.report.studies import featurizer_words as words
 from lggwjax.report.studies.cases import Case, cases_of, decided, missing_table, with_seeds
 from lggwjax.report.studies.common import (
+    STUDY,
     asked_for,
     environment,
     interval_text,
@@ -58,7 +59,7 @@ def document(study: StudyRecords) -> Document:
     findings = [finding for its in claims.values() for finding in its]
     missing = missing_points(study)
     return Document(
-        kind=Text("Study", "実験"),
+        kind=STUDY,
         title=Text("The featurizer from initialisation to convergence", "初期化から収束までの特徴抽出器"),
         done=words.done(found) + missing,
         question=Text(

@@ -8,6 +8,7 @@ from lggwjax.report.document import Document, Finding, Outcome, Table
 from lggwjax.report.language import EMPTY, Text, joined
 from lggwjax.report.statistics import Interval
 from lggwjax.report.studies.common import (
+    STUDY,
     asked_for,
     environment,
     interval_text,
@@ -80,7 +81,7 @@ def document(study: StudyRecords) -> Document:
     missing = missing_points(study)
     gap_claims = [_gap_claim(family, taus[family.name]) for family in found]
     return Document(
-        kind=Text("Study", "実験"),
+        kind=STUDY,
         title=Text(
             "Design levers: what lowers LGGW/rms, and what that buys", "設計変更：何がLGGW/rmsを下げ、何が得られるか"
         ),

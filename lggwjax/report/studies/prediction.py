@@ -12,6 +12,7 @@ from lggwjax.report.document import Document, Finding, Outcome, SavedFigure, Tab
 from lggwjax.report.drawing import Line, draw_points
 from lggwjax.report.language import EMPTY, Text
 from lggwjax.report.studies.common import (
+    STUDY,
     UNDECIDED,
     asked_for,
     environment,
@@ -68,7 +69,7 @@ def document(study: StudyRecords) -> Document:
     num_models = sum(len(one.results) for one in sets)
     few = Text(" Fewer than {k} models: this decides little.", "モデルが{k}個未満のため、判定できることは限られます。")
     return Document(
-        kind=Text("Study", "実験"),
+        kind=STUDY,
         title=Text("Which measure ranks models as their gap does?", "どの指標がモデルを汎化ギャップの順に並べるか"),
         done=Text(
             "{n} networks were trained with different hyperparameters and seeds ({sets}), and ranked by each measure and by "

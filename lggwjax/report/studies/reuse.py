@@ -15,6 +15,7 @@ from lggwjax.report.studies import reuse_words as words
 from lggwjax.report.studies.alarms import excess, is_false, truth
 from lggwjax.report.studies.cases import missing_table
 from lggwjax.report.studies.common import (
+    STUDY,
     asked_for,
     environment,
     interval_text,
@@ -49,7 +50,7 @@ def document(study: StudyRecords) -> Document:
     worth = {(run.data, run.num, run.seed): worth_of(run, fresh.get((run.data, run.seed))) for run in reused}
     rises = [run for run in reused if truth(run.true_loss).rises]
     return Document(
-        kind=Text("Study", "実験研究"),
+        kind=STUDY,
         title=Text("Sample reuse", "サンプル再利用"),
         done=_done(study, reused, sets) + missing_points(study),
         question=Text("How long may the same samples be used?", "同じサンプルはいつまで使えるのでしょうか。"),

@@ -17,6 +17,7 @@ from lggwjax.report.studies import shift_words as words
 from lggwjax.report.studies.alarms import WINDOW, descent_alarm, loss_alarm, rise_alarm
 from lggwjax.report.studies.cases import missing_table, with_seeds
 from lggwjax.report.studies.common import (
+    STUDY,
     asked_for,
     environment,
     interval_text,
@@ -64,7 +65,7 @@ def document(study: StudyRecords) -> Document:
     runs = [_run(point) for point in study.points]
     drifting = [run for run in runs if run.shift != _CONTROL]
     return Document(
-        kind=Text("Study", "実験研究"),
+        kind=STUDY,
         title=Text("Drifting data", "データのドリフト"),
         done=_done(study, runs) + missing_points(study),
         question=Text(

@@ -14,7 +14,7 @@ from lggwjax.report.statistics import Interval
 from lggwjax.report.studies import width_scaling_labels as labels
 from lggwjax.report.studies import width_scaling_words as words
 from lggwjax.report.studies.cases import decided, missing_table, with_seeds
-from lggwjax.report.studies.common import asked_for, environment, kept, missing_points, range_text, write_table
+from lggwjax.report.studies.common import STUDY, asked_for, environment, kept, missing_points, range_text, write_table
 from lggwjax.report.studies.width_scaling_runs import (
     Growth,
     bounds_of,
@@ -46,7 +46,7 @@ def document(study: StudyRecords) -> Document:
     narrow = [_slower_than_root(growth) for growth in growths]
     missing = missing_points(study)
     return Document(
-        kind=Text("Study", "実験"),
+        kind=STUDY,
         title=Text("How LGGW grows with the model's width", "モデルの幅とLGGWの増え方"),
         done=words.done(growths) + missing,
         question=Text("Does LGGW grow with the model's width?", "モデルを広くするとLGGWは増えるか"),
