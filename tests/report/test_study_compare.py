@@ -14,6 +14,7 @@ from lggwjax.report.studies import study_document
 from lggwjax.report.studies.compare_needs import beat_trivial, doubling, to_decide
 from lggwjax.report.studies.comparison import compared, resampled_interval
 from lggwjax.report.study import load_study
+from tests.report.study_folders import Point, write_study
 
 NAMES = ("linear model", "network", "narrow sparse network")
 SIZES = {"linear model": 60, "network": 6000, "narrow sparse network": 3000}
@@ -44,7 +45,7 @@ def result(loss: float, rng: np.random.Generator, **changes: Any) -> dict[str, A
     return found | changes
 
 
-def write_study(
+def comparison(
     folder: Path,
     means: dict[str, float],
     *,
@@ -57,8 +58,7 @@ def write_study(
 ) -> Path:
     """Write a comparison whose losses are the means given, with normal noise of that spread on each run."""
     rng = np.random.default_rng(0)
-    (folder / "points").mkdir(parents=True)
-    points = []
+    points: list[Point] = []
     for name, mean in means.items():
         for seed in range(seeds):
             for samples, loss in ((200, mean), (100, mean + drop)):
@@ -66,15 +66,10 @@ def write_study(
                 settings["config"] = {"training": {"batch_size": 50}}
                 made = result(loss + spread * float(rng.normal()), rng, num_parameters=SIZES.get(name, 100))
                 made |= (changes or {}).get(name, {})
-                point = {"id": f"{name.replace(' ', '-')}-{samples}-s{seed}", "settings": settings}
-                points.append(point)
-                record = point | {"status": "done", "attempts": 1, "seconds": 3.0, "result": made}
-                (folder / "points" / f"{point['id']}.json").write_text(json.dumps(record))
+                points.append((f"{name.replace(' ', '-')}-{samples}-s{seed}", settings, made))
     asked = {"worth": 0.1, "target_loss": None, "price_per_hour": None, "price_per_sample": None}
     study = {
-        "name": "compare",
         "preset": "own",
-        "points": points,
         "designs": [{"name": name} for name in means],
         "minutes": 5.0,
         "seeds": seeds,
@@ -98,7 +93,7 @@ def write_study(
         "question": asked | (question or {}),
         "environment": {},
     }
-    (folder / "study.json").write_text(json.dumps(study))
+    write_study(folder, "compare", points, **study)
     return folder
 
 
@@ -110,7 +105,7 @@ def both(document) -> str:
 
 def test_a_clear_winner_is_recommended(tmp_path):
     means = dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True))
-    folder = write_study(tmp_path / "s", means)
+    folder = comparison(tmp_path / "s", means)
     found, document = compared(load_study(folder)), study_document(folder)
     assert (found.kind, found.chosen) == ("go", "network")
     assert "Go with network" in document.answer[1].en
@@ -122,7 +117,7 @@ def test_a_clear_winner_is_recommended(tmp_path):
 
 
 def test_the_numbers_are_those_of_a_t_test_by_hand(tmp_path):
-    folder = write_study(tmp_path / "s", dict(zip(NAMES[:2], (0.3, 0.4), strict=True)), spread=0.05)
+    folder = comparison(tmp_path / "s", dict(zip(NAMES[:2], (0.3, 0.4), strict=True)), spread=0.05)
     found = compared(load_study(folder))
     differences = found.whole["network"]["best_loss"] - found.whole["linear model"]["best_loss"]
     seen = found.pairs[0].found
@@ -132,7 +127,7 @@ def test_the_numbers_are_those_of_a_t_test_by_hand(tmp_path):
 
 
 def test_noise_alone_has_no_winner(tmp_path):
-    folder = write_study(tmp_path / "s", dict.fromkeys(NAMES, 0.3), spread=0.1)
+    folder = comparison(tmp_path / "s", dict.fromkeys(NAMES, 0.3), spread=0.1)
     found, document = compared(load_study(folder)), study_document(folder)
     assert found.kind == "collect"
     assert document.answer[1].en.startswith("No winner")
@@ -143,14 +138,14 @@ def test_noise_alone_has_no_winner(tmp_path):
 
 def test_differences_not_worth_deciding_choose_the_simplest(tmp_path):
     means = dict(zip(NAMES, (0.3001, 0.3, 0.3002), strict=True))
-    folder = write_study(tmp_path / "s", means, spread=0.001)
+    folder = comparison(tmp_path / "s", means, spread=0.001)
     found, document = compared(load_study(folder)), study_document(folder)
     assert (found.kind, found.chosen) == ("equal", "linear model")
     assert "none is needed" in document.answer[1].en
 
 
 def test_all_worse_than_the_trivial_predictor_is_a_stop(tmp_path):
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.8, 0.9, 1.0), strict=True)))
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.8, 0.9, 1.0), strict=True)))
     found, document = compared(load_study(folder)), study_document(folder)
     assert (found.kind, found.chosen) == ("stop", None)
     assert document.answer[1].en.startswith("Stop")
@@ -159,7 +154,7 @@ def test_all_worse_than_the_trivial_predictor_is_a_stop(tmp_path):
 
 def test_a_winner_that_does_not_beat_the_trivial_predictor_is_none(tmp_path):
     means = dict(zip(NAMES, (0.69, 1.5, 1.6), strict=True))
-    folder = write_study(tmp_path / "s", means, spread=0.05)
+    folder = comparison(tmp_path / "s", means, spread=0.05)
     found, document = compared(load_study(folder)), study_document(folder)
     assert found.pairs[0].decided
     assert found.kind == "collect"
@@ -169,7 +164,7 @@ def test_a_winner_that_does_not_beat_the_trivial_predictor_is_none(tmp_path):
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_have_no_winner(tmp_path, seeds):
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), seeds=seeds)
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), seeds=seeds)
     found, document = compared(load_study(folder)), study_document(folder)
     assert found.kind == "seeds"
     assert document.answer[1].en.startswith("No winner")
@@ -178,7 +173,7 @@ def test_few_seeds_have_no_winner(tmp_path, seeds):
 
 def test_a_design_that_diverged_is_not_ranked(tmp_path):
     gone = {"network": {"diverged": 3, "best_loss": None, "final_loss": None}}
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), changes=gone)
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), changes=gone)
     found, document = compared(load_study(folder)), study_document(folder)
     assert found.ranked == ["narrow sparse network", "linear model"]
     assert found.chosen == "narrow sparse network"
@@ -187,13 +182,13 @@ def test_a_design_that_diverged_is_not_ranked(tmp_path):
 
 def test_nothing_to_judge_is_said(tmp_path):
     gone = {name: {"diverged": 3, "best_loss": None} for name in NAMES}
-    folder = write_study(tmp_path / "s", dict.fromkeys(NAMES, 0.3), changes=gone)
+    folder = comparison(tmp_path / "s", dict.fromkeys(NAMES, 0.3), changes=gone)
     document = study_document(folder)
     assert "No design can be judged" in document.answer[1].en
 
 
 def test_missing_points_are_said(tmp_path):
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)))
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)))
     next((folder / "points").glob("network-200-s0.json")).unlink()
     assert "preliminary" in study_document(folder).done.en
     assert compared(load_study(folder)).chosen == "network"
@@ -201,15 +196,15 @@ def test_missing_points_are_said(tmp_path):
 
 def test_prices_become_costs(tmp_path):
     question = {"price_per_hour": 7200.0, "price_per_sample": 0.5}
-    folder = write_study(tmp_path / "s", dict.fromkeys(NAMES, 0.3), spread=0.03, question=question)
+    folder = comparison(tmp_path / "s", dict.fromkeys(NAMES, 0.3), spread=0.03, question=question)
     study = load_study(folder)
     need = to_decide(compared(study), 300)
     assert need is not None
     assert need.more is not None
     plan = next(table for table in study_document(folder).tables if "cost" in table.title.en)
     costs = {str(row[0]): row[3] for row in plan.rows}
-    # The pilot's 15 s and 30 points of 3 s, at 2 an second.
-    assert costs["this comparison, done"] == "210"
+    # The pilot's 15 s and 30 points of 2 s, at 2 a second.
+    assert costs["this comparison, done"] == "150"
     assert costs["samples to decide"].startswith(f"{need.more * 0.5:,.0f}")
 
 
@@ -217,7 +212,7 @@ def test_more_samples_needed_grow_with_the_spread_squared(tmp_path):
     needs = []
     for spread in (0.1, 0.2):
         # The same noise, twice as large, and the same mean difference in proportion: a looser aim must not hide it.
-        folder = write_study(tmp_path / f"{spread}", dict.fromkeys(NAMES, 0.3), spread=spread, question={"worth": 0.9})
+        folder = comparison(tmp_path / f"{spread}", dict.fromkeys(NAMES, 0.3), spread=spread, question={"worth": 0.9})
         found = compared(load_study(folder))
         pair = max(found.against_leader(), key=lambda p: p.found.stderr)
         needs.append((pair.found.stderr, to_decide(found, 300)))
@@ -225,7 +220,7 @@ def test_more_samples_needed_grow_with_the_spread_squared(tmp_path):
 
 
 def test_seeds_do_where_samples_are_always_new(tmp_path):
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.3, 0.32, 0.5), strict=True)), spread=0.02)
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.3, 0.32, 0.5), strict=True)), spread=0.02)
     file = folder / "study.json"
     held = json.loads(file.read_text())
     held["data"] |= {"overlap": 0.0, "num_rows": None}
@@ -239,7 +234,7 @@ def test_seeds_do_where_samples_are_always_new(tmp_path):
 
 
 def test_a_doubling_that_helped_and_the_samples_a_wanted_loss_takes(tmp_path):
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), spread=0.001, drop=0.2)
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), spread=0.001, drop=0.2)
     found = compared(load_study(folder))
     seen = doubling(found, "network", 200, 0.1)
     # 0.4 at 100 samples and 0.2 at 200: a power law with exponent -1 reaches 0.1 at 400.
@@ -247,7 +242,7 @@ def test_a_doubling_that_helped_and_the_samples_a_wanted_loss_takes(tmp_path):
     assert seen.least is not None
     assert 340 <= seen.least <= 400
     assert doubling(found, "network", 200, 0.3).reached
-    flat = compared(load_study(write_study(tmp_path / "t", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), drop=0.0)))
+    flat = compared(load_study(comparison(tmp_path / "t", dict(zip(NAMES, (0.5, 0.2, 0.4), strict=True)), drop=0.0)))
     assert doubling(flat, "network", 200, 0.1).least is None
 
 
@@ -267,7 +262,7 @@ def test_intervals_over_shared_rows_cover_as_they_say():
 
 def test_three_designs_in_line_do_not_make_lggw_an_explanation(tmp_path):
     changes = {name: {"lggw_over_rms": i + 1.0, "gap": 0.1 * (i + 1)} for i, name in enumerate(NAMES)}
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.2, 0.4, 0.5), strict=True)), changes=changes)
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.2, 0.4, 0.5), strict=True)), changes=changes)
     found, document = compared(load_study(folder)), study_document(folder)
     assert found.together.across == 1
     assert found.together.verdict == "undecided"
@@ -278,11 +273,11 @@ def test_three_designs_in_line_do_not_make_lggw_an_explanation(tmp_path):
 def test_six_designs_in_line_do(tmp_path):
     names = [f"design {i}" for i in range(6)]
     changes = {name: {"lggw_over_rms": i + 1.0, "gap": 0.1 * (i + 1)} for i, name in enumerate(names)}
-    folder = write_study(tmp_path / "s", {name: 0.2 + 0.05 * i for i, name in enumerate(names)}, changes=changes)
+    folder = comparison(tmp_path / "s", {name: 0.2 + 0.05 * i for i, name in enumerate(names)}, changes=changes)
     assert compared(load_study(folder)).together.verdict == "yes"
     assert "LGGW explains" in "\n".join(text.en for text in study_document(folder).meaning)
     reversed_changes = {name: {"lggw_over_rms": 6.0 - i, "gap": 0.1 * (i + 1)} for i, name in enumerate(names)}
-    folder = write_study(
+    folder = comparison(
         tmp_path / "t", {name: 0.2 + 0.05 * i for i, name in enumerate(names)}, changes=reversed_changes
     )
     assert compared(load_study(folder)).together.verdict == "no"
@@ -290,17 +285,17 @@ def test_six_designs_in_line_do(tmp_path):
 
 def test_a_gate_that_says_no_is_said(tmp_path):
     changes = {name: {"gate": {"verdict": "no"}} for name in NAMES}
-    folder = write_study(tmp_path / "s", dict(zip(NAMES, (0.2, 0.4, 0.5), strict=True)), changes=changes)
+    folder = comparison(tmp_path / "s", dict(zip(NAMES, (0.2, 0.4, 0.5), strict=True)), changes=changes)
     assert study_document(folder).findings[1].outcome == "not confirmed"
     changes = {name: {"gate": None} for name in NAMES}
-    folder = write_study(tmp_path / "t", dict(zip(NAMES, (0.2, 0.4, 0.5), strict=True)), changes=changes)
+    folder = comparison(tmp_path / "t", dict(zip(NAMES, (0.2, 0.4, 0.5), strict=True)), changes=changes)
     assert study_document(folder).findings[1].outcome == "not decided"
 
 
 def test_a_regression_has_no_accuracy_and_says_its_unit(tmp_path):
     changes = {name: {"best_accuracy": None, "final_accuracy": None, "trivial_accuracy": None} for name in NAMES}
     means = dict(zip(NAMES, (0.2, 0.4, 0.5), strict=True))
-    folder = write_study(tmp_path / "s", means, changes=changes, task="regression")
+    folder = comparison(tmp_path / "s", means, changes=changes, task="regression")
     document = study_document(folder)
     assert "nats" not in both(document)
     assert document.tables[0].rows[0][3] == "–"
@@ -308,7 +303,7 @@ def test_a_regression_has_no_accuracy_and_says_its_unit(tmp_path):
 
 @pytest.mark.parametrize("means", [(0.5, 0.2, 0.4), (0.3, 0.3, 0.3), (0.8, 0.9, 1.0)])
 def test_every_text_is_in_both_languages(tmp_path, means):
-    document = study_document(write_study(tmp_path / "s", dict(zip(NAMES, means, strict=True)), spread=0.05))
+    document = study_document(comparison(tmp_path / "s", dict(zip(NAMES, means, strict=True)), spread=0.05))
     texts = [document.title, document.say, *document.answer, *document.meaning, *document.method, *document.may]
     texts += [*document.may_not, *document.do_not_say, *(finding.claim for finding in document.findings)]
     for text in texts:

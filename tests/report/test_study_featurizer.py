@@ -21,7 +21,7 @@ from lggwjax.report.studies.featurizer_runs import (
     leaves_of,
 )
 from tests.report.overlaps import overlaps
-from tests.report.study_folders import ERROR, check_files, check_page, only_numbers, outcomes, settings, write_study
+from tests.report.study_folders import ERROR, check_files, check_page, outcomes, settings, without_figures, write_study
 
 STEPS = [0, 1, 3, 10, 30, 100]
 SPARSER = "{} on digits: the features get sparser during training."
@@ -86,11 +86,11 @@ def study(folder, cases, num_seeds=3, **gone):
 @pytest.fixture(autouse=True)
 def _no_drawings(request, monkeypatch):
     if "files" not in request.node.name:
-        monkeypatch.setattr(featurizer, "save_figure", only_numbers)
+        without_figures(monkeypatch, featurizer)
 
 
 def test_every_figure_has_its_files(tmp_path):
-    check_files(document(study(tmp_path, {"ffn": CASES["ffn"]})))
+    check_files(document(study(tmp_path, {"ffn": CASES["ffn"]})), at_least=100)
 
 
 def test_claims_follow_what_was_planted(tmp_path):

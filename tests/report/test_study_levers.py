@@ -14,7 +14,15 @@ from lggwjax.report.studies import lever_families
 from lggwjax.report.studies.effects import Effect, Quantity, adjusted, effect
 from lggwjax.report.studies.lever_families import lever_name
 from lggwjax.report.studies.levers import document
-from tests.report.synthetic_studies import DIVERGED, cell, check_page, lever_points, without_figures, write_study
+from tests.report.study_folders import (
+    DIVERGED,
+    cell,
+    check_page,
+    first_left,
+    lever_points,
+    without_figures,
+    write_study,
+)
 
 LOWERING = {"lggw": 0.5, "lggw_over_rms": 0.6, "gap": 0.7}
 LONG = "a lever whose name goes on and on, initialisation x 2"
@@ -130,12 +138,12 @@ def test_few_seeds_decide_nothing(tmp_path, num_seeds):
 @pytest.mark.parametrize("num_left", [0, 1, 5])
 def test_failed_and_missing_points_are_said_and_nothing_breaks(tmp_path, num_left):
     points = lever_points({"a": LOWERING, "b": {}}, 4)
-    study = write_study(tmp_path / "s", "levers", points, failed=2, missing=len(points) - 2 - num_left)
+    study = write_study(tmp_path / "s", "levers", points, **first_left(points, num_left, num_failed=2))
     page = document(study)
     check_page(page)
     for text in (page.done.en, page.answer[0].en, page.may_not[0].en):
         assert "2 of 12 points failed" in text
-        assert "ValueError: too large" in text
+        assert "TrainingDiverged: the loss" in text
         assert f"{len(points) - 2 - num_left} of 12 points were not run yet" in text
 
 

@@ -13,7 +13,7 @@ from lggwjax.report.studies import prediction, ranks
 from lggwjax.report.studies.prediction import document
 from lggwjax.report.studies.ranked_models import MEASURES, best_usual, data_sets
 from lggwjax.report.studies.ranks import Resamples
-from tests.report.synthetic_studies import cell, check_page, texts, without_figures, write_study
+from tests.report.study_folders import cell, check_page, first_left, texts, without_figures, write_study
 
 GRID = {"width": [16, 64, 256], "learning_rate": [0.001, 0.004], "weight_decay": [0.0, 0.3], "batch_size": [16, 64]}
 NAMES = [one.name for one in MEASURES if one.kind != "progress"]
@@ -46,7 +46,7 @@ def models(
         measures["margin"] = 1.0 - measures["margin"]
         found = {"gap": gap, "train_loss": loss, "heldout_loss": gap + loss, "measures": measures}
         settings = {"data": name, "seed": seed, "hyperparameters": chosen | {"norm": "none"}}
-        points.append((settings, result(settings, found)))
+        points.append((f"{name}-{len(points)}", settings, result(settings, found)))
     return points
 
 
@@ -165,7 +165,7 @@ def test_one_data_set_has_no_contest(tmp_path):
 def test_few_models_decide_nothing_and_nothing_breaks(tmp_path, num_left):
     grid = {"width": [16, 64], "batch_size": [16, 64]}
     points = models({"lggw_over_rms": 1.0}, grid=grid, seeds=1)
-    study = write_study(tmp_path / "s", "prediction", points, failed=1, missing=len(points) - 1 - num_left)
+    study = write_study(tmp_path / "s", "prediction", points, **first_left(points, num_left, num_failed=1))
     page = document(study)
     check_page(page)
     assert {one.outcome for one in page.findings} <= {"not decided"}

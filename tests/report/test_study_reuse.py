@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from lggwjax.report.studies.alarms import (
     truth,
 )
 from lggwjax.report.studies.reuse import document
-from lggwjax.report.study import load_study
+from tests.report.study_folders import Point, write_study
 
 STEPS = [0, *sorted({round(x) for x in np.geomspace(1, 300, 24)})]
 
@@ -33,7 +32,7 @@ def look(step: int, descent: float, stderr: float, watched: float, true: float) 
     return found | ({"descent": descent, "stderr": stderr} | ends if step else {})
 
 
-def point(data: str, num: int | None, seed: int, *, turn: int | None, growth: float = 0.0) -> dict[str, Any]:
+def point(data: str, num: int | None, seed: int, *, turn: int | None, growth: float = 0.0) -> Point:
     rng = np.random.default_rng([seed, num or 0])
     looks, records = [], []
     for index, step in enumerate(STEPS):
@@ -58,16 +57,11 @@ def point(data: str, num: int | None, seed: int, *, turn: int | None, growth: fl
     }
     claims = [claim | {"value": 5.0, "n": num}] if num else []
     result = {"records": records, "looks": looks, "num_watched": 256, "claims": claims}
-    return {"id": f"{data}-{num}-{seed}", "settings": settings, "status": "done", "result": result, "seconds": 1.0}
+    return f"{data}-{num}-{seed}", settings, result
 
 
-def study(folder: Path, points: list[dict[str, Any]]):
-    (folder / "points").mkdir(parents=True)
-    asked = [{"id": p["id"], "settings": p["settings"]} for p in points]
-    (folder / "study.json").write_text(json.dumps({"name": "reuse", "preset": "full", "points": asked}))
-    for p in points:
-        (folder / "points" / f"{p['id']}.json").write_text(json.dumps(p))
-    return document(load_study(folder))
+def study(folder: Path, points: list[Point]):
+    return document(write_study(folder, "reuse", points))
 
 
 def findings(found) -> dict[str, str]:

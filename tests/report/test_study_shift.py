@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lggwjax.report.studies.shift import document
-from lggwjax.report.study import load_study
+from tests.report.study_folders import Point, write_study
 
 NUM, HALF = 60, 30
 
 
-def point(shift: str, seed: int, *, lggw: int | None, descent: int | None, loss: int | None) -> dict[str, Any]:
+def point(shift: str, seed: int, *, lggw: int | None, descent: int | None, loss: int | None) -> Point:
     """A stream in which a signal changes so many looks after the shift."""
     rng = np.random.default_rng([seed, len(shift)])
     looks = []
@@ -44,22 +43,11 @@ def point(shift: str, seed: int, *, lggw: int | None, descent: int | None, loss:
         )
     settings = {"shift": shift, "seed": seed, "config": {"data": {"name": "digits", "heldout_samples": 900}}}
     result = {"looks": looks, "shift_step": 2 * HALF}
-    return {
-        "id": f"{shift.replace(' ', '-')}-{seed}",
-        "settings": settings,
-        "status": "done",
-        "result": result,
-        "seconds": 1.0,
-    }
+    return f"{shift.replace(' ', '-')}-{seed}", settings, result
 
 
-def study(folder: Path, points: list[dict[str, Any]]):
-    (folder / "points").mkdir(parents=True)
-    asked = [{"id": p["id"], "settings": p["settings"]} for p in points]
-    (folder / "study.json").write_text(json.dumps({"name": "shift", "preset": "full", "points": asked}))
-    for p in points:
-        (folder / "points" / f"{p['id']}.json").write_text(json.dumps(p))
-    return document(load_study(folder))
+def study(folder: Path, points: list[Point]):
+    return document(write_study(folder, "shift", points))
 
 
 def streams(num_seeds: int, **delays: int | None) -> list[dict[str, Any]]:
@@ -85,8 +73,8 @@ def test_the_signal_that_is_earlier_is_found(tmp_path):
 def test_a_rule_that_cries_wolf_takes_no_part_in_the_lead(tmp_path):
     """A held-out loss on a plateau brings no new lowest one: the patient rule speaks before anything has happened."""
     points = streams(5, lggw=2, descent=20, loss=8)
-    for one in points:
-        for look in one["result"]["looks"][10:20]:
+    for _, _, result in points:
+        for look in result["looks"][10:20]:
             look["heldout_loss"] = 0.95
     found = study(tmp_path / "s", points)
     assert outcomes(found)["Early stopping on the held-out loss (patience of 3)"] == "not decided"

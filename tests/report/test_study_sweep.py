@@ -13,7 +13,7 @@ from lggwjax.report.language import Text
 from lggwjax.report.studies import sweep_figures
 from lggwjax.report.studies.sweep import document
 from lggwjax.report.studies.sweep_designs import contest_of
-from tests.report.synthetic_studies import DIVERGED, cell, check_page, run_numbers, without_figures, write_study
+from tests.report.study_folders import DIVERGED, cell, check_page, first_left, run_numbers, without_figures, write_study
 
 TEMPLATE = Path(lggwjax.report.__file__).parents[1] / "experiments" / "templates" / "sweep.toml"
 LONG = "norm layer, learning_rate 0.0010000001, optimizer momentum, widths 1024x1024x1024"
@@ -34,7 +34,8 @@ def points(designs: dict, num_seeds: int, *, noise=0.02, adjust=lambda design, s
             numbers = run_numbers(rng, noise, **factors)
             numbers["heldout_loss"] *= moved[seed]
             settings = {"config": {}, "design": design, "changed": {}, "seed": seed, "target_loss": 0.6}
-            found.append((settings, {"numbers": adjust(design, seed, numbers), "records": []}))
+            result = {"numbers": adjust(design, seed, numbers), "records": []}
+            found.append((f"p-{len(found)}", settings, result))
     return found
 
 
@@ -89,7 +90,7 @@ def test_differences_are_paired_over_seeds(tmp_path):
     low, high = found.means["b"]["heldout_loss"], found.means["a"]["heldout_loss"]
     assert low.high > high.low
     assert found.winner == "b"
-    a, b = (np.array([r["numbers"]["heldout_loss"] for s, r in listed if s["design"] == d]) for d in "ab")
+    a, b = (np.array([r["numbers"]["heldout_loss"] for _, s, r in listed if s["design"] == d]) for d in "ab")
     assert found.against["a"].change.value == pytest.approx((a - b).mean())
 
 
@@ -113,7 +114,7 @@ def test_one_design_has_nothing_to_beat(tmp_path):
 @pytest.mark.parametrize("num_left", [0, 1, 4])
 def test_failed_and_missing_points_are_said_and_nothing_breaks(tmp_path, num_left):
     listed = points({"a": {}, "b": {}}, 4)
-    page = page_of(tmp_path, listed, failed=1, missing=len(listed) - 1 - num_left)
+    page = page_of(tmp_path, listed, **first_left(listed, num_left, num_failed=1))
     assert page.answer[1].en.startswith("No winner")
     for text in (page.done.en, page.answer[0].en, page.may_not[0].en):
         assert "1 of 8 points failed" in text

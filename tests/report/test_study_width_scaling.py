@@ -12,7 +12,7 @@ from lggwjax.report.studies.width_scaling import document
 from lggwjax.report.studies.width_scaling_labels import PANELS, QUANTITIES, USUAL
 from lggwjax.report.studies.width_scaling_runs import bounds_of, by_init, draw_growth, feature_bounds_of, growths_of
 from tests.report.overlaps import overlaps
-from tests.report.study_folders import ERROR, check_files, check_page, only_numbers, outcomes, write_study
+from tests.report.study_folders import ERROR, check_files, check_page, outcomes, without_figures, write_study
 
 WIDTHS = [10, 32, 100, 316, 1000]
 FLAT = "{} initialisation: LGGW/rms does not grow with the model's width."
@@ -66,12 +66,12 @@ def _no_drawings(request, monkeypatch):
     if "files" in request.node.name:
         monkeypatch.setattr(width_scaling.labels, "FIGURES", dict(list(width_scaling.labels.FIGURES.items())[:1]))
     else:
-        monkeypatch.setattr(width_scaling, "save_figure", only_numbers)
+        without_figures(monkeypatch, width_scaling)
         monkeypatch.setattr(width_scaling, "draw_growth", lambda *_, **__: None)
 
 
 def test_every_figure_has_its_files(tmp_path):
-    check_files(document(study(tmp_path)))
+    check_files(document(study(tmp_path)), at_least=100)
 
 
 @pytest.mark.parametrize("name", ["lggw_over_rms", "bound_certified", "feature_width", "num_parameters", "train_loss"])

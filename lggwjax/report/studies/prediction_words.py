@@ -120,12 +120,12 @@ def tone_of(sets: Sequence[DataSet]) -> Tone:
 def _next(sets: Sequence[DataSet], rivals: Rivals) -> Text:
     tone = tone_of(sets)
     beyond = all(one.rankings[RATIO].says_more == "confirmed" for one in sets)
-    beaten = any(
+    beaten = [
         rival is not None and outcome_of(one.difference(_BY_NAME[RATIO], rival)) == "not confirmed"
         for one in sets
         for rival in [rivals[one.name]]
-    )
-    if tone == "helps" and beyond and not beaten:
+    ]
+    if tone == "helps" and beyond and not any(beaten):
         return Text(
             "Next: use LGGW/rms to sort models of one kind before measuring them, and decide by the held-out loss.",
             "次に行うこと：LGGW/rmsは同種のモデルをあらかじめ並べ替えるために使い、決定はホールドアウト損失で行ってください。",
@@ -140,11 +140,16 @@ def _next(sets: Sequence[DataSet], rivals: Rivals) -> Text:
             "Next: do not select models by LGGW/rms, it orders some of them the wrong way round; use the held-out loss.",
             "次に行うこと：LGGW/rmsでモデルを選ばないでください。逆順に並べることがあります。ホールドアウト損失を使ってください。",
         )
+    if beaten and all(beaten):
+        return Text(
+            "Next: select models by the held-out loss, not by LGGW/rms: a usual measure orders them better.",
+            "次に行うこと：モデルは LGGW/rms ではなくホールドアウト損失で選んでください。従来の指標の方がよく並べます。",
+        )
     return Text(
         "Next: select models by the held-out loss; to settle what LGGW/rms is worth, train more combinations of "
-        "hyperparameters (`--preset full`, or more).",
+        "hyperparameters.",
         "次に行うこと：モデルはホールドアウト損失で選んでください。LGGW/rmsの価値を確かめるには、ハイパーパラメータの"
-        "組み合わせを増やして学習してください（`--preset full` 以上）。",
+        "組み合わせを増やして学習してください。",
     )
 
 
