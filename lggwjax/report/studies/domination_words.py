@@ -104,12 +104,14 @@ def next_step(found: Runs, plausible: Sequence[Finding]) -> Text:
     more = Text("four times as many samples", "4倍のサンプル")
     if sizes:
         more += Text(" ({a} instead of {b})", "（{b}ではなく{a}）").format(a=f"{4 * max(sizes):,}", b=f"{max(sizes):,}")
+    few = any(len(runs) < MIN_SEEDS for _, runs in found)
+    seeds = Text(", and run three seeds at least", "シードは3個以上にしてください。") if few else Text.same("")
     return Text(
-        "Next: hold out {more} where the data have them, which about halves the error of the gradient's norm, and run "
-        "three seeds at least; until then rely on the population descent of single steps, which needs no gradient domination.",
-        "次に行うこと：データに余裕があれば{more}をホールドアウトにしてください。そうすると勾配ノルムの誤差はおよそ半分になります。シードは3個以上にしてください。"
+        "Next: hold out {more} where the data have them, which about halves the error of the gradient's norm{seeds}; "
+        "until then rely on the population descent of single steps, which needs no gradient domination.",
+        "次に行うこと：データに余裕があれば{more}をホールドアウトにしてください。そうすると勾配ノルムの誤差はおよそ半分になります。{seeds}"
         "それまでは、勾配支配を必要としない、1ステップごとの母集団での降下量で判断してください。",
-    ).format(more=more)
+    ).format(more=more, seeds=seeds)
 
 
 def may(found: Runs) -> list[Text]:
