@@ -14,6 +14,7 @@ CASES = {
     "projections": "projections",
     "monitor": "monitor",
     "scaling": "scaling",
+    "studies": "studies",
 }
 
 

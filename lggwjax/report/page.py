@@ -64,7 +64,7 @@ def write_document(document: Document, path: str | Path, language: Language = "e
         glossary=GLOSSARY,
         marks=_MARKS,
         environment=_flat(document.environment),
-        config=json.dumps(document.config, indent=2, ensure_ascii=False) if document.config else "",
+        config=json.dumps(_shown(document.config), indent=2, ensure_ascii=False) if document.config else "",
         lang=language,
     )
     path = Path(path)
@@ -149,3 +149,12 @@ def _flat(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
         elif value is not None:
             rows.append((str(name).replace("_", " "), str(value)))
     return rows
+
+
+def _shown(value: Any) -> Any:
+    """Leave the folders of absolute paths out: a page is passed on, and whose machine it was made on is nobody's business."""
+    if isinstance(value, Mapping):
+        return {name: _shown(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(item) for item in value]
+    return f"…/{Path(value).name}" if isinstance(value, str) and Path(value).is_absolute() else value

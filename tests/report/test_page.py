@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from lggwjax.report import gallery, load_run, verdict, write_page
+from lggwjax.report.document import Document
+from lggwjax.report.language import Text
+from lggwjax.report.page import write_document
 
 STEPS = [0, 1, 4, 11, 24, 33, 80, 400]
 PACKAGE = Path(__file__).resolve().parents[2] / "lggwjax"
@@ -189,3 +192,15 @@ print(lggwjax.report.write_page({str(folder)!r}, "ja"), lggwjax.report.write_pag
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("report.html")
+
+
+def test_the_page_does_not_tell_where_the_data_lie(tmp_path):
+    word = Text("word", "語")
+    config = {
+        "data": {"data_dir": "/home/ann/secret/mnist"},
+        "points": [{"file": "/home/ann/my.csv", "relative": "data/x"}],
+    }
+    page = Document(word, word, word, word, (word, word, word), "helps", say=word, do_not_say=[word], config=config)
+    html = write_document(page, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "/home" not in html
+    assert all(name in html for name in ("…/mnist", "…/my.csv", "data/x"))
