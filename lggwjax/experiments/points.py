@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 import traceback
 import warnings
@@ -147,7 +148,7 @@ def run_points(
         for _ in range(MAX_ATTEMPTS + 1):
             if not any(_to_do(folder)):
                 break
-            jobs = [context.Process(target=work, args=(folder, measure)) for _ in range(workers)]
+            jobs = [context.Process(target=_work_for_parent, args=(folder, measure)) for _ in range(workers)]
             for job in jobs:
                 job.start()
             try:
@@ -161,6 +162,19 @@ def run_points(
         if record.get("status") == "running":  # nobody is at work any more
             write_json(file, record | {"status": "failed"})
             announce(record | {"status": "failed"})
+
+
+def _work_for_parent(folder: Path, measure: Measure) -> None:
+    """`work` in a process of its own that ends with its parent, however that one ends."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)  # every file is whole or absent at any moment
+
+    threading.Thread(target=follow, daemon=True).start()
+    work(folder, measure)
 
 
 class _Finished:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +21,7 @@ from lggwjax.report.study import load_study
 
 # Other processes import what they run by name, so it is a module of its own.
 _MODULE = """
-import os, signal, sys
+import os, signal, time
 from pathlib import Path
 
 def measure(settings):
@@ -27,6 +31,8 @@ def measure(settings):
     attempts = log.read_text().split("\\n")
     tried = sum(line.startswith(f"{settings['number']} ") for line in attempts)
     kind = settings["kind"]
+    if kind == "waits" and tried == 1:
+        time.sleep(600)
     if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "fails" or (kind == "fails once" and tried == 1):
@@ -157,6 +163,40 @@ def test_a_point_that_kills_its_process_takes_no_other_point_with_it(tmp_path, m
     }
     assert runs(tmp_path) == [0, 1, 1, 2, 3]
     assert load_study(tmp_path / "study").failed[0]["error"] == "its process ended."
+
+
+@pytest.mark.slow
+def test_processes_end_with_their_parent_and_the_study_goes_on_later(tmp_path, module):
+    points = some_points(tmp_path, ["waits", "waits", "fine"])
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(tmp_path / "code")!r})
+from lggwjax.experiments.points import Point, open_study, run_points
+import points_of_this_test
+if __name__ == "__main__":
+    folder = Path({str(tmp_path / "study")!r})
+    points = [Point(name, settings) for name, settings in {[tuple(point) for point in points]!r}]
+    with open_study(folder, "name", "quick", points):
+        run_points(folder, points_of_this_test.measure, workers=2)
+"""
+    (tmp_path / "script.py").write_text(script)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], cwd=tmp_path)
+    until(lambda: runs(tmp_path) == [0, 1])
+    workers = [int(line.split()[1]) for line in (tmp_path / "log").read_text().split("\n") if line]
+    parent.kill()
+    parent.wait()
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    assert runs(tmp_path) == [0, 1]
+    told = go(tmp_path, module, points, resume=True)
+    assert {record["id"]: record["status"] for record in told} == dict.fromkeys(("p0", "p1", "p2"), "done")
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
