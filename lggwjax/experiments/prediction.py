@@ -18,8 +18,8 @@ from lggwjax.training.loop import TrainSpec
 
 _AXES: dict[Preset, dict[str, list]] = {
     "quick": {
-        "width": [16, 128],
-        "learning_rate": [0.002],
+        "width": [64],  # models of one architecture share what is compiled, which is most of a quick look's time
+        "learning_rate": [0.001, 0.004],
         "weight_decay": [0.0],
         "batch_size": [16, 64],
         "norm": ["none"],
