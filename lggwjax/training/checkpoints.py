@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -19,6 +21,11 @@ from jaxtyping import PyTree
 from lggwjax.training.loop import TrainState
 
 _PARTS = ("params", "previous", "opt_state")
+_SUMS = "sha256.json"  # of every other file of a checkpoint, so that a damaged one is known before it is used
+
+
+class DamagedCheckpoint(ValueError):  # noqa: N818, what was found
+    """A checkpoint that is not, byte for byte, what was written."""
 
 
 def save(directory: str | Path, state: TrainState) -> None:
@@ -53,6 +60,7 @@ def save(directory: str | Path, state: TrainState) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         with _quiet(), ocp.PyTreeCheckpointer() as writer:
             writer.save(partial / "checkpoint", args=ocp.args.PyTreeSave(tree))
+        (partial / "checkpoint" / _SUMS).write_text(json.dumps(_sums(partial / "checkpoint"), indent=0))
         _to_disk(partial)
         os.rename(partial / "checkpoint", final)
         sync(final.parent)
@@ -75,10 +83,12 @@ def restore(directory: str | Path, step: int, like: TrainState) -> TrainState:
         The state as it was saved, bit for bit.
 
     Raises:
+        DamagedCheckpoint: If a file of it was cut short, changed or removed since it was written.
         ValueError: If there is no such checkpoint, it cannot be read, or a leaf is missing, left over or of another
             shape or type; the message names the first.
     """
     path = Path(directory).absolute() / str(step)
+    _verify(path)
     stored = _stored(path)
     return TrainState(step, **_read(path, stored, stored, {part: getattr(like, part) for part in _PARTS}))
 
@@ -103,16 +113,41 @@ def read_params(path: str | Path, like: PyTree) -> PyTree:
         The parameters, of the structure of ``like``.
 
     Raises:
+        DamagedCheckpoint: If it was written here and a file of it was cut short, changed or removed since then.
         ValueError: If there is no such checkpoint, it cannot be read, or a leaf is missing, left over or of another
             shape or type; the message names the first.
     """
     path = Path(path).absolute()
     if (path / "default").is_dir():
         path = path / "default"
+    _verify(path)
     stored = _stored(path)
     if set(_PARTS) <= set(stored):
         return _read(path, {"params": stored["params"]}, stored["params"], like)
     return _read(path, stored, stored if set(stored) <= set(like) else {"params": stored}, like)
+
+
+def _sums(path: Path) -> dict[str, str]:
+    found = {}
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file != path / _SUMS:
+            with file.open("rb") as opened:
+                found[file.relative_to(path).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
+
+
+def _verify(path: Path) -> None:
+    """Compare a checkpoint with the sums written beside it; one that another program wrote has none."""
+    if not (path / _SUMS).is_file():
+        return
+    try:
+        written = json.loads((path / _SUMS).read_bytes())
+        found = _sums(path)
+        bad = [name for name, value in written.items() if found.get(name) != value]
+    except (OSError, ValueError, AttributeError):
+        bad = [_SUMS]
+    if bad:
+        raise DamagedCheckpoint(f"Expected the checkpoint {path} as it was written, got another {bad[0]}.")
 
 
 def _stored(path: Path) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import NoReturn, Self
 from lggwjax.training.checkpoints import steps, sync
 from lggwjax.training.files import LOCK, Json, lock_folder, partial_name, strict_json, write_all, write_json
 
+_LOG = logging.getLogger(__name__)
 _CONFIG, _METRICS, _CHECKPOINTS, _REPORT = "config.json", "metrics.jsonl", "checkpoints", "report.html"
 
 
@@ -125,6 +128,20 @@ class RunFolder:
             os.close(file)
         self.records.append(json.loads(line))
 
+    def rewind(self, step: int) -> None:
+        """Remove the records from a step on and their checkpoints: what cannot be gone on from is to be made again.
+
+        Args:
+            step: The first that goes.
+
+        Raises:
+            ValueError: If the folder is closed or finished.
+            OSError: If the disk refuses.
+        """
+        if self._lock is None:
+            raise ValueError(f"Expected an open unfinished run folder, got {self.path}. Open it first.")
+        self.records[:] = _rewind(self.path, step)
+
     def close(self) -> None:
         """Let go of the lock; closing twice does no harm."""
         if self._lock is not None:
@@ -174,15 +191,18 @@ def _lines(file: Path) -> list[tuple[Json, int]]:
     return found
 
 
-def _rewind(path: Path) -> list[Json]:
-    """Cut the folder back to its last record with a checkpoint, and return the records that stay."""
+def _rewind(path: Path, before: float = math.inf) -> list[Json]:
+    """Cut the folder back to its last record with a checkpoint, before a step, and return the records that stay."""
     lines, kept = _lines(path / _METRICS), set(steps(path / _CHECKPOINTS))
-    while kept and lines and lines[-1][0]["step"] not in kept:
+    while lines and (lines[-1][0]["step"] >= before or (kept and lines[-1][0]["step"] not in kept)):
         lines.pop()
     last = lines[-1][0]["step"] if lines else -1
     size = lines[-1][1] if lines else 0
     # Records first: a kill in between leaves checkpoints too many, never a record too many.
-    if (path / _METRICS).exists() and (path / _METRICS).stat().st_size != size:
+    if (path / _METRICS).exists() and (held := (path / _METRICS).stat().st_size) != size:
+        _LOG.warning(
+            "%s: dropped %d bytes after step %d: not whole, or no checkpoint.", path / _METRICS, held - size, last
+        )
         with (path / _METRICS).open("r+b") as file:
             file.truncate(size)
             os.fsync(file.fileno())

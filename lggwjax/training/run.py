@@ -153,8 +153,19 @@ def _no_progress(step: int, record: Record | None) -> None:
 
 def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) -> None:
     recorder, start = Recorder(prepared.monitor, folder, prepared.start.params), None
-    for record in folder.records:
-        start = checkpoints.restore(folder.checkpoints_dir, record["step"], like=prepared.start)
+    for record in tuple(folder.records):
+        try:
+            start = checkpoints.restore(folder.checkpoints_dir, record["step"], like=prepared.start)
+        except checkpoints.DamagedCheckpoint as error:
+            before = "the start" if start is None else f"step {start.step}"
+            _LOG.warning(
+                "%s Going on from %s; the %d records from there on come out again.",
+                error,
+                before,
+                len(folder.records) - folder.records.index(record),
+            )
+            folder.rewind(record["step"])
+            break
         recorder.replay(record, start.params)
         progress(record["step"], record)
     if start is not None:

@@ -228,3 +228,22 @@ def test_nothing_warns(tmp_path: Path) -> None:
         checkpoints.restore(tmp_path, 3, like=state)
         checkpoints.read_params(tmp_path / "3", state.params)
     assert caught == []
+
+
+@pytest.mark.slow
+def test_every_bit_that_is_flipped_is_noticed(tmp_path: Path) -> None:
+    """Whatever file it lies in: arrays, index or the sums themselves."""
+    state = make_state()
+    checkpoints.save(tmp_path, state)
+    place, rng = tmp_path / str(state.step), np.random.default_rng(0)
+    for file in sorted(place.rglob("*")):
+        whole = file.read_bytes() if file.is_file() else b""
+        for _ in range(5 if whole else 0):
+            torn = bytearray(whole)
+            torn[rng.integers(len(torn))] ^= 1 << int(rng.integers(8))
+            file.write_bytes(torn)
+            with pytest.raises(checkpoints.DamagedCheckpoint, match="as it was written"):
+                checkpoints.restore(tmp_path, state.step, like=state)
+        if whole:
+            file.write_bytes(whole)
+    assert bits(checkpoints.restore(tmp_path, state.step, like=state).params) == bits(state.params)

@@ -116,8 +116,9 @@ def test_a_finished_run_is_resumed_without_a_change(folder):
     }
 
 
-@pytest.mark.slow
-def test_an_interrupted_run_ends_with_the_same_records(folder, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """A run that ended after its record of step 2, with what it takes to go on."""
     prepared = prepare_run(
         RunConfig(
             DataSpec(num_samples=40, heldout_samples=80, probe_size=10),
@@ -131,12 +132,48 @@ def test_an_interrupted_run_ends_with_the_same_records(folder, tmp_path, capsys)
         if record is not None and record["step"] >= 2:
             raise KeyboardInterrupt
 
+    out = tmp_path_factory.mktemp("runs") / "cut"
     with pytest.raises(KeyboardInterrupt):
-        run(prepared, tmp_path / "cut", progress=interrupt)
-    assert 0 < len(read(tmp_path / "cut")) < 5
+        run(prepared, out, progress=interrupt)
+    assert 2 <= len(read(out)) < 5
+    return prepared, out
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_with_the_same_records(folder, cut, tmp_path, caplog):
+    prepared, out = cut
+    shutil.copytree(out, tmp_path / "cut")
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 12, "torn')  # what a kill in the middle of a line leaves
     run(prepared, tmp_path / "cut", resume=True)
+    assert "dropped 18 bytes after step" in caplog.text
+    assert without_resources(read(tmp_path / "cut")) == without_resources(read(folder))
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, Path.unlink])
+@pytest.mark.parametrize("index", [0, -1])
+def test_a_damaged_checkpoint_is_told_and_made_again(folder, cut, tmp_path, caplog, damage, index):
+    prepared, out = cut
+    shutil.copytree(out, tmp_path / "cut")
+    step = checkpoints.steps(tmp_path / "cut" / "checkpoints")[index]
+    place = tmp_path / "cut" / "checkpoints" / str(step)
+    damage(max((file for file in place.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size))
+    run(prepared, tmp_path / "cut", resume=True)
+    said = [record.getMessage() for record in caplog.records if "as it was written" in record.getMessage()]
+    assert len(said) == 1
+    assert str(place) in said[0]
+    assert ("Going on from the start" in said[0]) == (index == 0)
     assert without_resources(read(tmp_path / "cut")) == without_resources(read(folder))
 
 
