@@ -30,14 +30,16 @@ class TrainingDiverged(FloatingPointError):  # noqa: N818, what happened, as in 
 
     Attributes:
         step: The step whose result is not finite; every state before it was.
+        learning_rate: Of the training.
     """
 
-    def __init__(self, step: int, learning_rate: float):
-        self.step = step
-        super().__init__(
-            f"Expected a finite loss and finite parameters, got NaN or infinity at step {step}. "
-            f"Lower the learning rate (now {learning_rate:g}) or the scale of the initial parameters or inputs."
-        )
+    def __init__(self, step: int, learning_rate: float, cause: str = ""):
+        """Say what to do; ``cause`` names a sample that is to blame, where one is known."""
+        self.step, self.learning_rate = step, learning_rate
+        advice = f"Lower the learning rate (now {learning_rate:g}) or the scale of the initial parameters or inputs."
+        if cause:
+            advice = f"Already before that step {cause}. Look at that sample, or take it out."
+        super().__init__(f"Expected a finite loss and finite parameters, got NaN or infinity at step {step}. {advice}")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lggwjax.gradients.engine import Engine, pose
 from lggwjax.gradients.layout import gram_layout
 from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
 from lggwjax.training.heldout import NUM_BLOCKS, Scalar, gradient_norm, pass_over, population_descent
+from lggwjax.training.nonfinite import blame
 from lggwjax.training.probes import SKETCH_SIZE, Probe, ProbePath, ProbeWidths, Route
 from lggwjax.widths.estimate import Estimate, WidthEstimate
 from lggwjax.widths.finite import gaussian_width
@@ -159,9 +160,23 @@ class Meter:
             The new state, and a record: strict JSON types only, ``None`` for what is not known.
 
         Raises:
-            FloatingPointError: If a loss or gradient is NaN or infinite.
+            FloatingPointError: If a loss or gradient is NaN or infinite; the message names the first such sample and
+                the layers.
             ValueError: If the path is full.
         """
+        try:
+            return self._measure(state, params, previous)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}{self._blamed(params)}") from None
+
+    def _blamed(self, params: PyTree) -> str:
+        for name, batch in (("trained on", self._samples.train), ("held out", self._samples.heldout)):
+            cause = "" if batch is None else blame(self._loss_fn, params, batch, self._wrt)
+            if cause:
+                return f" Of the samples {name}, {cause}."
+        return ""
+
+    def _measure(self, state: MeterState, params: PyTree, previous: PyTree | None) -> tuple[MeterState, Record]:
         after, train, outside = self._extend(state, params)
         record = self._losses(params, previous, train)
         record |= self._featurizer(state, params)

@@ -15,9 +15,10 @@ from lggwjax.gradients.engine import pose
 from lggwjax.gradients.layout import gram_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import leaf_products
-from lggwjax.gradients.selection import LossFn, Selection, Wrt, batch_size, select
+from lggwjax.gradients.selection import LossFn, Wrt, batch_size, select
 from lggwjax.training.looks import Judgement
 from lggwjax.training.meter import Meter, MeterState, Samples, example_form
+from lggwjax.training.nonfinite import blame, leaf_names
 from lggwjax.training.observation import Report, make_report
 from lggwjax.training.pace import Pace
 from lggwjax.training.recorder import peak_memory
@@ -246,7 +247,7 @@ class Monitor:
         if judgement is not None and values is not None:
             judgement, look = judgement.judged(step, values, self._level)
         record |= {"seconds": _seconds(state.pace, now), "peak_memory": peak_memory()}
-        names = _names(select(params, self._wrt), params)
+        names = leaf_names(select(params, self._wrt), params)
         return replace(state, path=path, judgement=judgement), make_report(step, move, names, judgement, look, record)
 
     def _descents(self, before: PyTree, after: PyTree) -> Float[np.ndarray, "m L"]:
@@ -261,7 +262,8 @@ class Monitor:
         ]
         values = np.concatenate(parts)
         if not np.isfinite(values).all():
-            raise FloatingPointError("A gradient on the held-out probe is NaN or infinite.")
+            cause = blame(self._loss_fn, before, self._heldout, self._wrt)
+            raise FloatingPointError(f"A gradient on the held-out probe is NaN or infinite: {cause or 'of the step'}.")
         return values
 
 
@@ -270,13 +272,6 @@ def _seconds(pace: Pace, now: float) -> dict[str, float]:
     spent, compiling = pace.measuring_seconds, pace.compile_seconds
     training = now - pace.start - spent - compiling
     return {"training": round(training, 6), "measuring": round(spent, 6), "compiling": round(compiling, 6)}
-
-
-def _names(selection: Selection, params: PyTree) -> list[str]:
-    """Paths of the gradient coordinates' leaves, such as ``dense/kernel``."""
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    chosen = [path for path, flag in zip(paths, selection.chosen, strict=True) if flag]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in chosen]
 
 
 def _copied(leaf: Any) -> Any:

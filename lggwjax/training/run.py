@@ -17,8 +17,9 @@ from lggwjax.models import Adapted, build_adapted
 from lggwjax.training import checkpoints
 from lggwjax.training.config import RunConfig, environment
 from lggwjax.training.folder import RunFolder
-from lggwjax.training.loop import TrainState, initial_state, train
+from lggwjax.training.loop import TrainingDiverged, TrainState, initial_state, train
 from lggwjax.training.meter import Meter, Record, Samples
+from lggwjax.training.nonfinite import blame
 from lggwjax.training.recorder import Recorder, peak_memory
 
 MIN_HELDOUT = 16  # below one sample a block, the unbiased norms have no useful error bar
@@ -176,14 +177,20 @@ def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) ->
             len(prepared.config.steps_measured),
         )
     wanted = set(prepared.config.steps_measured) - {record["step"] for record in folder.records}
-    for state in states(prepared, start):
-        record = None
-        if state.step in wanted:
-            recorder.clock.lap("training")
-            checkpoints.save(folder.checkpoints_dir, state)
-            previous = state.previous if state.step else None
-            record = recorder.measure(state.step, state.step * prepared.config.passes_per_step, state.params, previous)
-        progress(state.step, record)
+    state = start or prepared.start
+    try:
+        for state in states(prepared, start):
+            record = None
+            if state.step in wanted:
+                recorder.clock.lap("training")
+                checkpoints.save(folder.checkpoints_dir, state)
+                previous = state.previous if state.step else None
+                passes = state.step * prepared.config.passes_per_step
+                record = recorder.measure(state.step, passes, state.params, previous)
+            progress(state.step, record)
+    except TrainingDiverged as error:
+        cause = blame(prepared.model.loss_fn, state.params, prepared.split.sample, prepared.model.wrt)
+        raise TrainingDiverged(error.step, error.learning_rate, cause) from None
 
 
 @dataclass(frozen=True)
