@@ -12,7 +12,7 @@ from lggwjax.experiments.compare_data import Facts, look_at
 from lggwjax.experiments.compare_plan import as_dict, num_seeds, num_steps, pilot, points
 from lggwjax.experiments.compare_point import measure
 from lggwjax.experiments.designs import Design, default_designs, read_designs
-from lggwjax.experiments.points import COMPILED, open_study, run_points
+from lggwjax.experiments.points import COMPILED, forget_programs, open_study, run_points
 from lggwjax.report.records import read_object
 from lggwjax.report.study import STUDY_FILE
 from lggwjax.training.files import Json, write_json
@@ -146,6 +146,7 @@ def _plan(
         return plan, before if seeds is None else seeds
     if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {COMPILED}):
         raise ValueError(f"Expected a new folder, got {folder}, which exists. Add --resume or choose another --out.")
+    forget_programs(folder)
     start = time.perf_counter()
     costs = pilot(designs, facts, folder)
     seeds = num_seeds(costs, facts, minutes=minutes, workers=workers) if seeds is None else seeds

@@ -85,11 +85,12 @@ def open_study(
         if there:
             _refuse_other_study(file, asked)
             _forgive(folder)
+            forget_programs(folder)
         else:
             (folder / POINTS_DIR).mkdir(exist_ok=True)
             write_json(file, asked | {"environment": environment()})
         yield there
-        shutil.rmtree(folder / COMPILED, ignore_errors=True)
+        forget_programs(folder)
     finally:
         os.close(held)
 
@@ -273,6 +274,11 @@ def _to_do(folder: Path) -> Iterator[str]:
 def _is_final(record: Json) -> bool:
     given_up = record.get("attempts", 0) >= MAX_ATTEMPTS
     return record.get("status") == "done" or (record.get("status") == "failed" and given_up)
+
+
+def forget_programs(folder: Path) -> None:
+    """Remove what was compiled: machine code, which is run only where the work at hand wrote it."""
+    shutil.rmtree(folder / COMPILED, ignore_errors=True)
 
 
 @contextlib.contextmanager

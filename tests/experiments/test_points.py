@@ -206,3 +206,14 @@ def test_points_go_through_submitit(tmp_path, module, monkeypatch):
     told = go(tmp_path, module, some_points(tmp_path, ["fine"] * 3), workers=2, cluster="local")
     assert runs(tmp_path) == [0, 1, 2]
     assert len(told) == 3
+
+
+def test_programs_that_lie_in_a_folder_are_not_run(tmp_path, module):
+    """They are machine code, and a folder may come from elsewhere."""
+    points = some_points(tmp_path, ["fine"])
+    go(tmp_path, module, points)
+    foreign = tmp_path / "study" / ".compiled" / "jit_f-cache"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"whatever")
+    with open_study(tmp_path / "study", "name", "quick", points, resume=True):
+        assert not foreign.exists()
