@@ -51,7 +51,7 @@ def _differences(study: StudyRecords, found: Comparison, unit: str) -> SavedFigu
         ),
         alt=Text(
             "Rows of intervals, one a pair of designs.",
-            "設計のペアごとの信頼区間を並べた図です。",
+            "設計のペアごとの損失の差と、その信頼区間を並べた図です。",
         ),
     )
 

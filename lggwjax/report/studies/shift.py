@@ -176,7 +176,10 @@ def _figures(study: StudyRecords, runs: list[Run]) -> list[SavedFigure]:
             data,
             title=words.SIGNALS_TITLE,
             caption=words.SIGNALS_CAPTION,
-            alt=words.SIGNALS_TITLE + Text(f" Panels: {', '.join(words.AXES.values())}.", "（各量のパネル）"),
+            alt=Text(
+                f"{words.SIGNALS_TITLE.en} Panels: {', '.join(words.AXES.values())}.",
+                "列が変わると何が動くか：各量の推移をドリフトの種類ごとに描いた図です。",
+            ),
         )
     ]
     drifting = [run for run in runs if run.shift != _CONTROL]
@@ -186,7 +189,7 @@ def _figures(study: StudyRecords, runs: list[Run]) -> list[SavedFigure]:
         [words.SIGNALS[name].en for name in others], leads, "looks earlier than a rise of the held-out loss"
     )
     rows = [{"signal": name} | lead._asdict() for name, lead in zip(others, leads, strict=True)]
-    texts = [f"{words.SIGNALS[name].en} {interval_text(lead)}" for name, lead in zip(others, leads, strict=True)]
+    texts = [words.SIGNALS[name] + f" {interval_text(lead)}" for name, lead in zip(others, leads, strict=True)]
     saved.append(
         save_figure(
             folder,
@@ -195,7 +198,7 @@ def _figures(study: StudyRecords, runs: list[Run]) -> list[SavedFigure]:
             pd.DataFrame(rows),
             title=words.LEAD_TITLE,
             caption=words.LEAD_CAPTION,
-            alt=words.LEAD_TITLE + f" {'; '.join(texts)}.",
+            alt=words.LEAD_TITLE + " " + joined(texts) + Text(".", "。"),
         )
     )
     return saved
