@@ -90,6 +90,4 @@ def _compare(options: argparse.Namespace) -> int:
             resume=options.resume,
             progress=progress,
         )
-    if not options.quiet:
-        print_answer(page)
-    return 0
+    return print_answer(page, quiet=options.quiet)

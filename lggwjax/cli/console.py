@@ -26,16 +26,30 @@ def print_summary(page: Path) -> None:
     console.print(f"page: {page}", highlight=False, soft_wrap=True)
 
 
-def print_answer(page: Path) -> None:
-    """Print what the page of a study answers, and where it lies."""
+def print_answer(page: Path, *, quiet: bool) -> int:
+    """Print what the page of a study answers, where it lies, and which points failed.
+
+    Returns:
+        The exit status: 1 if points failed, as a run that did not finish has.
+    """
     from rich.console import Console
 
     from lggwjax.report.studies import study_document
+    from lggwjax.report.study import load_study
 
-    console = Console(soft_wrap=True)
-    for sentence in study_document(page.parent).answer:
-        console.print(sentence.en, highlight=False, markup=False)
-    console.print(f"page: {page}", highlight=False, markup=False)
+    if not quiet:
+        console = Console(soft_wrap=True)
+        for sentence in study_document(page.parent).answer:
+            console.print(sentence.en, highlight=False, markup=False)
+        console.print(f"page: {page}", highlight=False, markup=False)
+    study = load_study(page.parent)
+    if not study.failed:
+        return 0
+    first = study.failed[0]
+    why = " ".join(str(first.get("error", "no error was recorded")).split())
+    said = f"{len(study.failed)} of {study.num_points} points failed and are left out; the first, {first['id']}: {why}"
+    print(f"lggwjax: {said} Mend it, then --resume tries them again.", file=sys.stderr)
+    return 1
 
 
 @contextlib.contextmanager

@@ -73,9 +73,7 @@ def _experiment(options: argparse.Namespace) -> int:
             cluster_options=_slurm_options(options.slurm_option),
             progress=progress,
         )
-    if not options.quiet:
-        print_answer(page)
-    return 0
+    return print_answer(page, quiet=options.quiet)
 
 
 def _slurm_options(given: list[str]) -> dict[str, Any]:

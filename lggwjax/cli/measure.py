@@ -20,7 +20,11 @@ def add_parser(commands: Any) -> None:
     )
     measure.set_defaults(command=_measure, fresh=False)
     measure.add_argument(
-        "--checkpoints", type=Path, required=True, metavar="DIR", help="folder of orbax checkpoints, one folder a step"
+        "--checkpoints",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of orbax checkpoints, one folder a step, or a run folder",
     )
     add_data(measure)
     add_model(measure)
@@ -35,10 +39,12 @@ def _measure(options: argparse.Namespace) -> int:
 
     with named_options():
         data, model = specs(options)
-        found = steps(options.checkpoints)
+        inner = options.checkpoints / "checkpoints"
+        place = inner if inner.is_dir() else options.checkpoints
+        found = steps(place)
         config = RunConfig(data, model, measuring=MeasureSpec(directions=options.directions))
         prepared = prepare_run(config, max_checkpoints=len(found))
-    path = CheckpointPath(options.checkpoints, prepared.model.params)
+    path = CheckpointPath(place, prepared.model.params)
     about = {name: part for name, part in prepared.settings().items() if name in ("data", "model")}
     out = options.out or Path("runs") / f"measured-{data.name}-{model.name}-seed{options.seed}"
     with named_options(), progress(path.steps[-1], quiet=options.quiet) as show:

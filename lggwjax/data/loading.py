@@ -18,6 +18,9 @@ from lggwjax.data.spec import POPULATIONS, Batch, DataSpec, Split
 from lggwjax.data.tables import open_csv
 from lggwjax.data.teacher import TeacherPopulation
 
+# What the files of a data set usually lie in, where one folder holds several data sets.
+FOLDERS = {"mnist": "mnist", "fashion-mnist": "fashion-mnist", "cifar10": "cifar-10-batches-bin"}
+
 
 def load(spec: DataSpec) -> Split:
     """Draw the sample, its probe and the held-out part once from the seed.
@@ -62,7 +65,7 @@ def open_source(spec: DataSpec) -> Source:
     """
     if spec.name == "digits":
         return _digits()
-    folder = spec.data_dir or Path()
+    folder = files_of(spec.name, spec.data_dir or Path())
     if not folder.exists():
         raise FileNotFoundError(
             f"Expected the data of {spec.name} at {folder}, got no such file or folder. Check the path; nothing is "
@@ -73,6 +76,12 @@ def open_source(spec: DataSpec) -> Source:
     if spec.name == "csv":
         return open_csv(folder, spec.label or "")
     return open_cifar10(folder) if spec.name == "cifar10" else open_idx(spec.name, folder)
+
+
+def files_of(name: str, folder: Path) -> Path:
+    """Where the files of a data set lie: in the folder given, or in one below it that bears the data set's name."""
+    below = folder / FOLDERS.get(name, "")
+    return below if below.is_dir() else folder
 
 
 def _digits() -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,10 +13,10 @@ from lggwjax.experiments.compare_data import Facts, look_at
 from lggwjax.experiments.compare_plan import as_dict, num_seeds, num_steps, pilot, points
 from lggwjax.experiments.compare_point import measure
 from lggwjax.experiments.designs import Design, default_designs, read_designs
-from lggwjax.experiments.points import COMPILED, forget_programs, open_study, run_points
+from lggwjax.experiments.points import COMPILED, PILOT, forget_programs, open_study, run_points
 from lggwjax.report.records import read_object
 from lggwjax.report.study import STUDY_FILE
-from lggwjax.training.files import Json, write_json
+from lggwjax.training.files import Json, lock, write_json
 
 MOST_SEEDS, MOST_DESIGNS = 100, 12
 
@@ -106,6 +107,9 @@ def compare(
     }
     plan, seeds = _plan(folder, designs, facts, minutes, seeds, workers, resume)
     request["seeds"] = seeds
+    if resume and (folder / STUDY_FILE).is_file():
+        # The budget was turned into steps once: only more seeds, prices or another aim can be asked for later.
+        request["minutes"] = read_object(folder / STUDY_FILE, "").get("minutes", minutes)
     todo = points(designs, facts, plan["steps"], seeds)
     tell = progress or (lambda *_: None)
     with open_study(folder, "compare", "own", todo, resume=resume, extra=request | {"plan": plan}):
@@ -144,11 +148,18 @@ def _plan(
         if not isinstance(plan, dict) or not same or not isinstance(before, int):
             raise ValueError(f"Expected the comparison in {file}, got another study. Choose another --out.")
         return plan, before if seeds is None else seeds
-    if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {COMPILED}):
+    if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {COMPILED, PILOT}):
         raise ValueError(f"Expected a new folder, got {folder}, which exists. Add --resume or choose another --out.")
-    forget_programs(folder)
-    start = time.perf_counter()
-    costs = pilot(designs, facts, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = lock(folder / PILOT)
+    if held is None:
+        raise ValueError(f"Expected {folder} for this process alone, got one in use. Wait, or choose another --out.")
+    try:
+        forget_programs(folder)
+        start = time.perf_counter()
+        costs = pilot(designs, facts, folder)
+    finally:
+        os.close(held)
     seeds = num_seeds(costs, facts, minutes=minutes, workers=workers) if seeds is None else seeds
     steps = num_steps(costs, facts, minutes=minutes, seeds=seeds, workers=workers)
     return as_dict(costs, steps) | {"pilot_seconds": round(time.perf_counter() - start, 3)}, seeds

@@ -17,6 +17,13 @@ from lggwjax.training.files import Json
 _PARTS = ("data", "model", "training", "measuring")
 _KEYS = {"title", "seeds", "target_loss", "base", "grid"}
 MAX_POINTS = 10_000
+_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("a text", (str,)),
+    list: ("a list", (list,)),
+}
 
 
 def read(file: Path, data_dir: Path | None = None) -> tuple[Sequence[Point], Json]:
@@ -67,7 +74,9 @@ def read(file: Path, data_dir: Path | None = None) -> tuple[Sequence[Point], Jso
 
 def _check(file: Path, base: Any, axes: Any, seeds: Any) -> None:
     if not isinstance(base, dict) or not all(part in _PARTS and isinstance(base[part], dict) for part in base):
-        raise ValueError(f"Expected tables [base.{'], [base.'.join(_PARTS)}] in {file}, got others.")
+        others = [part for part in base if part not in _PARTS] if isinstance(base, dict) else []
+        got = f"[base.{others[0]}]" if others else "something else"
+        raise ValueError(f"Expected tables [base.{'], [base.'.join(_PARTS)}] in {file}, got {got}.")
     if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
         raise ValueError(f'Expected [grid] in {file} to give lists, such as "model.norm" = ["none", "layer"].')
     for name in axes:
@@ -76,6 +85,8 @@ def _check(file: Path, base: Any, axes: Any, seeds: Any) -> None:
     whole = isinstance(seeds, list) and seeds and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
     if not whole:
         raise ValueError(f"Expected seeds to be a list of whole numbers in {file}, got {seeds!r}.")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"Expected different seeds in {file}, got one twice in {seeds}.")
     number = len(seeds)
     for values in axes.values():
         number *= len(values)
@@ -95,6 +106,10 @@ def _config(file: Path, base: dict[str, Any], change: dict[str, Any], seed: int,
             raise ValueError(
                 f"Expected a field of {part} in {file}, one of {', '.join(defaults[part])}, got {unknown[0]!r}."
             )
+        for name, value in fields.items():
+            kinds = _KINDS.get(type(defaults[part][name]))
+            if kinds and (not isinstance(value, kinds[1]) or (isinstance(value, bool) and bool not in kinds[1])):
+                raise ValueError(f"Expected {part}.{name} in {file} to be {kinds[0]}, got {value!r}.")
     data, training = parts["data"], parts["training"]
     data.setdefault("seed", seed)
     training.setdefault("seed", seed)

@@ -26,6 +26,7 @@ from lggwjax.training.files import LOCK, Json, lock, lock_folder, partial_name, 
 MAX_ATTEMPTS = 2
 _KEPT_FOR = 20  # points whose programs a process keeps in memory
 COMPILED = ".compiled"
+PILOT = ".pilot.lock"
 
 Measure = Callable[[Json], Json]
 Cluster = Literal["here", "local", "slurm"]
@@ -72,7 +73,7 @@ def open_study(
     file = folder / STUDY_FILE
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected a folder to write the study to, got the file {folder}. Choose another --out.")
-    ours = {LOCK, COMPILED, partial_name(file).name}
+    ours = {LOCK, COMPILED, PILOT, partial_name(file).name}
     strangers = {entry.name for entry in folder.iterdir()} - ours if folder.exists() else set()
     if strangers and not resume:
         raise ValueError(f"Expected a new folder, got {folder}, which exists. Add --resume or choose another --out.")

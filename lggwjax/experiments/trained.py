@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lggwjax.data import Batch
+from lggwjax.data.loading import FOLDERS, files_of
 from lggwjax.gradients.selection import as_partial, select
 from lggwjax.training.config import RunConfig
 from lggwjax.training.evidence import Evidence
@@ -22,7 +23,6 @@ from lggwjax.training.heldout import NUM_BLOCKS, gradient_norm, pass_over
 from lggwjax.training.looks import look_interval
 from lggwjax.training.run import Prepared, prepare_run, states
 
-CIFAR_FOLDER, MNIST_FOLDER = "cifar-10-batches-bin", "mnist"
 _FIELDS = ("value", "stderr", "ci95")
 
 
@@ -189,17 +189,15 @@ def data_folder(name: str, data_dir: Path | None) -> Path | None:
 
     Raises:
         ValueError: If files are needed and no folder is given.
+        FileNotFoundError: If there is no such folder.
     """
-    inner = {"mnist": MNIST_FOLDER, "fashion-mnist": "fashion-mnist", "cifar10": CIFAR_FOLDER}.get(name)
-    if inner is None:
+    if name not in FOLDERS:
         return None
     if data_dir is None:
-        raise ValueError(
-            f"Expected --data-dir DIR with the files of {name} (in it or in {inner}/), got none. Give it, or take "
-            "--preset quick, which needs no file."
-        )
-    folder = Path(data_dir) / inner
-    return folder if folder.is_dir() else Path(data_dir)
+        raise ValueError(f"Expected --data-dir DIR with the files of {name} (in it or in {FOLDERS[name]}/), got none.")
+    if not Path(data_dir).exists():
+        raise FileNotFoundError(f"Expected the files of {name} in {data_dir}, got no such folder. Check --data-dir.")
+    return files_of(name, Path(data_dir))
 
 
 def replaced(config: RunConfig, **parts: dict[str, Any]) -> RunConfig:

@@ -151,6 +151,13 @@ def end_sentence(records: pd.DataFrame, config: Mapping[str, Any], found: Verdic
 
 def next_sentence(records: pd.DataFrame, config: Mapping[str, Any], found: Verdict) -> Text:
     """Say what to do next, which depends on what the last measured step did."""
+    early = unfinished(records, config)
+    if early is not EMPTY:
+        return early + Text(
+            " Next: go on with --resume before anything is concluded; if training became NaN or infinite, lower the "
+            "learning rate first.",
+            "次に行うこと：結論を出す前に --resume を付けて続けてください。学習が NaN や無限大になった場合は、先に学習率を下げてください。",
+        )
     row = last_judged(records)
     if found.word == "helps":
         same = EMPTY if is_fresh(config) else Text(" with these samples", "このサンプルのまま")
@@ -212,8 +219,31 @@ _SMALLER = Text(
 )
 
 
+def unfinished(records: pd.DataFrame, config: Mapping[str, Any]) -> Text:
+    """Say that a run was to be measured further; empty where it was not, or where nobody knows."""
+    asked = (config.get("measuring") or {}).get("steps") if isinstance(config.get("measuring"), Mapping) else None
+    last = int(records["step"].iloc[-1])
+    if (
+        not isinstance(asked, list)
+        or not asked
+        or not all(isinstance(step, int) for step in asked)
+        or max(asked) <= last
+    ):
+        return EMPTY
+    return Text(
+        "The run ended early: it is at step {last} of {end}, with {k} of {n} measurements.",
+        "この実行は途中で終わっています（ステップ{last}／{end}、測定{k}／{n}回）。",
+    ).format(last=f"{last:,}", end=f"{max(asked):,}", k=len(records), n=len(asked))
+
+
 def _back(found: Verdict) -> Text:
     last, first = found.turn or (None, 0)
+    if last is not None and found.lowest_step is not None and last < found.lowest_step:
+        return Text(
+            "go back to the checkpoint of step {low}, which has the lowest held-out loss (step {s} is the last that "
+            "clearly helped)",
+            "ホールドアウト損失が最小のステップ{low}のチェックポイントに戻り（明確に改善した最後の測定はステップ{s}）",
+        ).format(low=f"{found.lowest_step:,}", s=f"{last:,}")
     if last is None:
         return Text(
             "go back to before step {s}, the first that clearly hurt", "明確に悪化した最初のステップ{s}より前に戻り"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lggwjax.report.answer import unfinished
 from lggwjax.report.conclusions import conclusions, meaning, meeting, method
 from lggwjax.report.document import Document, Table
 from lggwjax.report.gallery import save_all
@@ -124,12 +125,14 @@ def _done(records: pd.DataFrame, config: Mapping[str, Any]) -> Text:
         reuse = Text(f"over the same {samples:,} samples", f"同じ{samples:,}個のサンプルを使って")
     else:
         reuse = Text("over the same samples", "同じサンプルを使って")
+    early = unfinished(records, config)
+    early = early if early is EMPTY else Text(f" {early.en}", early.ja)
     values |= {"where": where, "steps": f"{last['step']:,.0f}", "passes": passes, "reuse": reuse}
     return Text(
-        "{named} was trained{where} for {steps} steps{passes} {reuse} ({how}), and measured {num} time{s} on the "
-        "way.{about}",
-        "{named}を{where}{reuse}{steps}ステップ{passes}学習させ（{how}）、途中で{num}回測定しました。{about}",
-    ).format(how=_optimiser(training), **values)
+        "{named} was trained{where} for {steps} step{more}{passes} {reuse} ({how}), and measured {num} time{s} on the "
+        "way.{early}{about}",
+        "{named}を{where}{reuse}{steps}ステップ{passes}学習させ（{how}）、途中で{num}回測定しました。{early}{about}",
+    ).format(how=_optimiser(training), early=early, more="s" * (int(last["step"]) != 1), **values)
 
 
 def _held_apart(data: Mapping[str, Any]) -> str:

@@ -10,10 +10,13 @@ from lggwjax.training.meter import Meter, MeterState, Samples
 from lggwjax.training.monitor import Monitor, MonitorState
 from lggwjax.training.observation import Report
 from lggwjax.training.run import plan_run, prepare_run, run
+from lggwjax.training.writers import CsvWriter, JsonlWriter, TensorBoardWriter, WandbWriter
 
 __all__ = [
     "CheckpointPath",
+    "CsvWriter",
     "Gate",
+    "JsonlWriter",
     "MeasureSpec",
     "Meter",
     "MeterState",
@@ -22,9 +25,11 @@ __all__ = [
     "Report",
     "RunConfig",
     "Samples",
+    "TensorBoardWriter",
     "TrainSpec",
     "TrainState",
     "TrainingDiverged",
+    "WandbWriter",
     "domination_gate",
     "gradient_norm",
     "measure",

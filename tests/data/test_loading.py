@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from lggwjax.data import DataSpec, LinearPopulation, Split, TeacherPopulation, load
+from lggwjax.data.loading import files_of
 
 LINEAR = DataSpec("linear", num_samples=300, probe_size=40, heldout_samples=200, dimension=7)
 
@@ -124,3 +125,11 @@ def test_a_missing_folder_is_named(tmp_path, name):
     spec = DataSpec(name, tmp_path / "nowhere", label="y" if name == "csv" else None)
     with pytest.raises(FileNotFoundError, match=f"Expected the data of {name} at .*nowhere"):
         load(spec)
+
+
+def test_files_are_found_in_the_folder_given_or_in_the_one_named_after_the_data(tmp_path):
+    assert files_of("mnist", tmp_path) == tmp_path
+    (tmp_path / "mnist").mkdir()
+    assert files_of("mnist", tmp_path) == tmp_path / "mnist"
+    assert files_of("csv", tmp_path) == tmp_path
+    assert files_of("cifar10", tmp_path) == tmp_path

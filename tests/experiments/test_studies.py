@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lggwjax.cli import main
@@ -71,3 +73,19 @@ def test_a_quick_study_ends_in_a_page(name, tmp_path, capfd):
     assert drawn == {file.stem for file in (folder / "figures").glob("*.csv")}
     assert main(["experiment", name, "--out", str(folder)]) == 2
     assert "--resume" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_points_that_fail_are_told_at_the_end_and_by_the_exit_status(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("sweep.toml").write_text('[base.data]\nnum_samples = 5000\n[grid]\n"training.learning_rate" = [0.1, 0.2]\n')
+    assert main(["experiment", "--config", "sweep.toml", "--out", "study", "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert "2 of 2 points failed and are left out; the first, run-0000: " in error
+    assert "num_samples <= 1797" in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_is_not_there_is_told_at_once(tmp_path, capsys):
+    assert main(["experiment", "reuse", "--preset", "full", "--data-dir", str(tmp_path / "nope")]) == 2
+    assert "got no such folder. Check --data-dir." in capsys.readouterr().err

@@ -171,3 +171,21 @@ def test_an_undecided_step_asks_for_the_samples_that_would_decide_it():
     assert "ホールドアウトを100個から約2,500個に" in sentence.ja
     for config in ({}, {"data": {"num_heldout": 0}}, {"data": {"num_heldout": 100, "population": True}}):
         assert "held-out samples instead" not in verdict(table(".+0"), config).sentences[2].en
+
+
+def test_a_run_that_ended_early_is_told_to_go_on_first():
+    """Whatever its last step says: a run that diverged looks at its best at its last record."""
+    asked = {"measuring": {"steps": [0, 10, 20, 30]}}
+    cut = verdict(table(".++", lowest=0), asked).sentences[2]
+    assert "ended early: it is at step 20 of 30, with 3 of 4 measurements" in cut.en
+    assert "--resume" in cut.en
+    assert "途中で終わっています" in cut.ja
+    assert "ended early" not in verdict(table(".+++", lowest=0), asked).sentences[2].en
+
+
+def test_the_way_back_leads_to_the_lowest_loss_after_the_last_clear_help():
+    told = verdict(table(".++0--", lowest=3), {}).sentences[2].en
+    assert "checkpoint of step 30, which has the lowest held-out loss (step 20 is the last that clearly helped)" in told
+    assert (
+        "checkpoint of step 20, the last that clearly helped" in verdict(table(".++0--", lowest=1), {}).sentences[2].en
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lggwjax.report.document import Document, Finding, Table
-from lggwjax.report.language import Text, joined
+from lggwjax.report.language import EMPTY, Text, joined
 from lggwjax.report.statistics import Interval, log_slope, mean_interval
 from lggwjax.report.studies import reuse_words as words
 from lggwjax.report.studies.alarms import excess, is_false, truth
@@ -223,7 +223,8 @@ def _answer(reused: list[Run], rises: list[Run], sets: list[str]) -> tuple[Text,
     turns = [run.passes[truth(run.true_loss).best] for run in rises]
     third = words.GO_ON
     if turns:
-        third = words.NEXT[word].format(low=number_text(min(turns)), high=number_text(max(turns)))
+        low, high = number_text(min(turns)), number_text(max(turns))
+        third = words.NEXT[word].format(passes=words.PASSES.format(low=low, high=high) if low != high else EMPTY)
     return first, second, third
 
 
@@ -235,8 +236,14 @@ def _say(worth: dict) -> Text:
             "再利用を新しいサンプルと比べましたが、新しいサンプルの列が短く、価値を数で示すには至りませんでした。",
         )
     return Text(
-        "Using the same samples again was worth {low} to {high} times as many fresh ones (median {mid}), and each run turned "
-        "at its own time: we watch held-out samples, not a fixed number of passes.",
-        "同じサンプルの再利用は、新しいサンプル {low}〜{high} 倍分（中央値 {mid} 倍）の価値がありました。反転の時期は実行ごとに異なる"
-        "ため、決まったパス数ではなくホールドアウトサンプルを見て判断します。",
-    ).format(low=number_text(min(tens)), high=number_text(max(tens)), mid=number_text(float(np.median(tens))))
+        "Using the same samples again was worth {low} to {high} times as many fresh ones (median {mid}; {k} of {n} settings "
+        "could be told): we watch held-out samples, not a fixed number of passes.",
+        "同じサンプルの再利用は、新しいサンプル {low}〜{high} 倍分の価値がありました（中央値 {mid} 倍、{n} 条件中 {k} 条件で判定可能）。"
+        "決まったパス数ではなくホールドアウトサンプルを見て判断します。",
+    ).format(
+        k=len(tens),
+        n=len(worth),
+        low=number_text(min(tens)),
+        high=number_text(max(tens)),
+        mid=number_text(float(np.median(tens))),
+    )

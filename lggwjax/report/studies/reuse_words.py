@@ -45,18 +45,22 @@ SECOND = Text(
 )
 NEXT = {
     "confirmed": Text(
-        "What to do: reuse samples while the held-out descent clearly helps, and stop at two looks in a row that clearly hurt; the lowest loss came after {low} to {high} passes, so no fixed number of passes is safe.",
-        "次の一手: ホールドアウトでの降下量が明らかに正である間はサンプルを再利用し、明らかに負の測定が2回続いたら止めてください。損失が最小となるパス数は {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
+        "What to do: reuse samples while the held-out descent clearly helps, and stop at two looks in a row that clearly hurt.{passes}",
+        "次の一手: ホールドアウトでの降下量が明らかに正である間はサンプルを再利用し、明らかに負の測定が2回続いたら止めてください。{passes}",
     ),
     "not confirmed": Text(
-        "What to do: if all you want is to stop, watch the held-out loss, which was earlier here; ask the population descent whether the step just taken helped, with an error you can state, and which layers turned first. The lowest loss came after {low} to {high} passes, so no fixed number of passes is safe.",
-        "次の一手: 止め時だけを知りたいなら、ここではより早かったホールドアウト損失を見てください。母集団降下量は、いまのステップが役立ったかを誤りの確率つきで示し、どの層が先に反転したかを知るために使います。損失が最小となるパス数は {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
+        "What to do: if all you want is to stop, watch the held-out loss, which was earlier here; ask the population descent whether the step just taken helped, with an error you can state, and which layers turned first.{passes}",
+        "次の一手: 止め時だけを知りたいなら、ここではより早かったホールドアウト損失を見てください。母集団降下量は、いまのステップが役立ったかを誤りの確率つきで示し、どの層が先に反転したかを知るために使います。{passes}",
     ),
     "not decided": Text(
-        "What to do: watch the held-out loss and the population descent together; which of them is earlier was not decided here. The lowest loss came after {low} to {high} passes, so no fixed number of passes is safe.",
-        "次の一手: ホールドアウト損失と母集団降下量を併せて見てください。どちらが早いかはここでは決まりませんでした。損失が最小となるパス数は {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
+        "What to do: watch the held-out loss and the population descent together; which of them is earlier was not decided here.{passes}",
+        "次の一手: ホールドアウト損失と母集団降下量を併せて見てください。どちらが早いかはここでは決まりませんでした。{passes}",
     ),
 }
+PASSES = Text(
+    " The lowest loss came after {low} to {high} passes, so no fixed number of passes is safe.",
+    "損失が最小となるパス数は {low}〜{high} とばらついており、決まったパス数なら安全とは言えません。",
+)
 GO_ON = Text(
     "What to do: go on reusing and keep looking; no turn was seen in these runs.",
     "次の一手: 再利用を続け、観測も続けてください。これらの実行では反転は見られませんでした。",
