@@ -162,22 +162,22 @@ def _collect(found: Comparison, facts: Facts) -> Text:
     }
     if need.seeds is not None:
         return Text(
-            "Next: run {seeds} seeds, which should decide a difference of {aim} on the same rows; or collect about {n} more samples "
+            "Next: run {seeds} seeds, which should make the interval ± {aim} on the same rows, narrow enough to decide; or collect about {n} more samples "
             "(80% range {low} to {high}){meanwhile}.",
-            "次に行うこと：同じ行のまま --seeds {seeds} で再実行すれば {aim} の差を判定できる見込みです。または、約 {n} サンプル（80%の範囲 {low}～{high}）を追加"
+            "次に行うこと：同じ行のまま --seeds {seeds} で再実行すれば、区間は判定に足りる ± {aim} になる見込みです。または、約 {n} サンプル（80%の範囲 {low}～{high}）を追加"
             "収集してください{meanwhile}。",
         ).format(**values)
     if facts.impractical and beaten:
         return Text(
-            "Next: go on with {simplest}; deciding a difference of {aim} would take about {n} more samples "
+            "Next: go on with {simplest}, the smallest design that is not told apart; an interval of ± {aim}, narrow enough to decide, would take about {n} more samples "
             "(80% range {low} to {high}), too many to collect for that alone.",
-            "次に行うこと：{simplest}で進めてください。{aim} の差を判定するには約 {n} サンプル（80%の範囲 {low}～{high}）の追加が必要で、"
+            "次に行うこと：{simplest}（差を判定できない設計の中で最小）で進めてください。判定に足りる ± {aim} の区間を得るには約 {n} サンプル（80%の範囲 {low}～{high}）の追加が必要で、"
             "それだけのために集めるには多すぎます。",
         ).format(**values)
     return Text(
-        "Next: collect about {n} more samples (80% range {low} to {high}), a third or so of them held out, to decide a difference of {aim}; more seeds on the "
+        "Next: collect about {n} more samples (80% range {low} to {high}), a third or so of them held out, for an interval of ± {aim}, narrow enough to decide; more seeds on the "
         "same rows will not do{meanwhile}.",
-        "次に行うこと：{aim} の差を判定するため、約 {n} サンプル（80%の範囲 {low}～{high}、うちホールドアウトは今回と同じ割合）を追加収集してください。同じ行でシードを"
+        "次に行うこと：判定に足りる ± {aim} の区間を得るため、約 {n} サンプル（80%の範囲 {low}～{high}、うちホールドアウトは今回と同じ割合）を追加収集してください。同じ行でシードを"
         "増やすだけでは足りません{meanwhile}。",
     ).format(**values)
 
