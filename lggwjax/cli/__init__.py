@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
 from lggwjax.cli import claims, compare, experiment, measure, report, run
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLine(
         prog="lggwjax", description="Loss Gradient Gaussian Width: measure how complex the gradients of training are."
     )
+    parser.add_argument("--version", action="version", version=f"lggwjax {version('lggwjax')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_OneLine)
     for command in _COMMANDS:
         command.add_parser(commands)

@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     add_data(measure)
     add_model(measure)
     add_measuring(measure, path=False)
-    add_folder(measure)
+    add_folder(measure, "measured-")
 
 
 def _measure(options: argparse.Namespace) -> int:

@@ -124,10 +124,10 @@ def add_measuring(parser: argparse.ArgumentParser, *, path: bool = True) -> None
     group.add_argument("--directions", type=int, default=512, metavar="K", help="random directions (default 512)")
 
 
-def add_folder(parser: argparse.ArgumentParser) -> None:
+def add_folder(parser: argparse.ArgumentParser, prefix: str = "") -> None:
     """Add the options that say where the run goes."""
     group = parser.add_argument_group("where it goes")
-    group.add_argument("--out", type=Path, metavar="DIR", help="run folder (default runs/DATA-MODEL-seedS)")
+    group.add_argument("--out", type=Path, metavar="DIR", help=f"run folder (default runs/{prefix}DATA-MODEL-seedS)")
     group.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     group.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -129,8 +130,14 @@ def _inspect(path: Path, label: str) -> _Table:
     with _rows(path) as rows:
         _, header = next(rows, (0, []))
         if label not in header:
-            names = ", ".join(header)[:200] or "no header"
-            raise BadFileError(f"Expected a label column {label!r} in {path}, got {names}. Name one of these columns.")
+            shown = [name[:40] for name in header]
+            shown = shown if len(shown) <= 8 else [*shown[:4], f"{len(shown) - 7} more", *shown[-3:]]
+            near = difflib.get_close_matches(label[:40], [name[:40] for name in header[:1000]], 1)
+            hint = f" Did you mean {near[0]!r}?" if near else " Name one of the columns."
+            if len(header) == 1 and ";" in header[0]:
+                hint = " Its columns are to be separated by commas, not by semicolons."
+            got = f"the columns {', '.join(shown)}" if header else "no header"
+            raise BadFileError(f"Expected a label column {label!r} in {path}, got {got}.{hint}")
         if len(set(header)) < len(header) or len(header) < 2:
             raise BadFileError(
                 f"Expected a header of at least two different names, got {', '.join(header)[:200]} in {path}. "

@@ -115,7 +115,10 @@ def test_missing_words_are_a_category_of_their_own(tmp_path, rows):
     [
         ("", "Expected a label column 'bought' .* got no header"),
         ("\n\n", "got no header"),
-        ("a,b\n1,2\n", "Expected a label column 'bought' in .*t.csv, got a, b"),
+        ("a,b\n1,2\n", "Expected a label column 'bought' in .*t.csv, got the columns a, b. Name one"),
+        ("brought,b\n1,2\n", "got the columns brought, b. Did you mean 'brought'?"),
+        ("a;bought\n1;2\n", "separated by commas, not by semicolons"),
+        ("a,b,c,d,e,f,g,h,z\n", "got the columns a, b, c, d, 2 more, g, h, z"),
         ("bought\n1\n2\n", "at least two different names"),
         ("a,a,bought\n1,2,3\n", "at least two different names"),
         ("a,bought\n", "Expected rows below the header, got none"),
