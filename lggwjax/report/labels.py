@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -95,11 +96,14 @@ def legend_above(fig: Figure, lines: Sequence[Line], width: float, *, scattered:
         for line in lines
     ]
     most = int((72 * width - 20) // (5.6 * max(map(len, names)) + (22 if scattered else 38)))
+    columns = max(1, min(most, len(names)))
+    # A third line of names and more must not come out of the height of the axes.
+    fig.set_figheight(fig.get_figheight() + 0.2 * max(0, math.ceil(len(names) / columns) - 2))
     fig.legend(
         handles,
         names,
         loc="outside upper left",
-        ncols=max(1, min(most, len(names))),
+        ncols=columns,
         frameon=False,
         handletextpad=0.3 if scattered else 0.6,
         columnspacing=1.2,

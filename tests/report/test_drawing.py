@@ -137,3 +137,13 @@ def test_logarithmic_ticks_are_few_and_inside(low, factor, most):
     assert 1 <= len(ticks) <= most + 1
     assert ticks == sorted(set(ticks))
     assert all(low * (1 - 1e-6) <= tick <= low * factor * (1 + 1e-6) for tick in ticks)
+
+
+def test_many_names_do_not_come_out_of_the_height_of_the_panels():
+    def height(num: int) -> float:
+        lines = [Line(f"a rather long name of a line {i}", [1, 2, 3], [1, 2, 3 + i]) for i in range(num)]
+        fig, axes = draw_panels([("one", lines), ("two", lines)], "step", "loss")
+        fig.draw_without_rendering()
+        return axes[0, 0].get_window_extent().height
+
+    assert height(6) > 0.9 * height(2)
