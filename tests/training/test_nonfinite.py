@@ -41,6 +41,7 @@ def test_all_layers_and_the_loss_are_told_apart():
     assert blame(loss, PARAMS, both, only).startswith("sample 2 of 30 has a NaN or infinite gradient,")
 
 
+@pytest.mark.slow
 def test_a_meter_names_it():
     bad = samples(r=(7, 0.0))
     for of, words in ((Samples(bad, samples(5), samples(40), samples(16)), "trained on, sample 7 of 30"),
@@ -50,6 +51,7 @@ def test_a_meter_names_it():
             meter.measure(meter.init(PARAMS), PARAMS)
 
 
+@pytest.mark.slow
 def test_a_monitor_names_it_with_the_step():
     monitor = Monitor(loss, samples(20), samples(30, r=(7, 0.0)), every=1)
     state = monitor.init(PARAMS)
