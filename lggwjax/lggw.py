@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from lggwjax.gradients.engine import Problem, pose
 from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
 from lggwjax.gradients.layout import Layout, stream_layout
-from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
 from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
 from lggwjax.gradients.signed import signed_mean_norms
 from lggwjax.planner import forecast_if_logged, prefers_gram
+from lggwjax.sharding import gathered, num_shares
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
 from lggwjax.widths.finite import (
@@ -330,14 +330,15 @@ def _union_width(
     if num_draws is not None and not isinstance(num_draws, Tracer):
         check_num_draws(num_draws)
         draws = int(num_draws)
-    if needs_gram or prefers_gram(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory):
+    shares = num_shares(problem.mesh)
+    if needs_gram or prefers_gram(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory, shares):
         gram = cloud_gram(problem, path, batch, chunk_size, max_memory)
         require_finite("inner products of gradients", gram)
         factor = factor_gram(gram)
         # Gradients that hardly differ: float32 has lost their distances to their norms, and subtracting comes first.
         if needs_gram or not is_narrow(factor, gram.dtype):
             return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
-    layout = stream_layout(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory)
+    layout = stream_layout(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory, shares)
     if tolerance is not None:
         key, pilot_key = jax.random.split(key)
         draws = draws_for(_streamed_width(pilot_key, problem, path, batch, DRAWS_PER_BLOCK, layout), tolerance)
@@ -352,26 +353,22 @@ def _streamed_width(
     reference, length, largest = None, 0, jnp.zeros(())
     for params in path:
         length += 1
-        for _, _, chunk in iter_chunks(batch, problem.num_samples, layout.chunk_size):
-            # The last chunk is filled up with copies of its last example: they add nothing to a set.
+        for _, count, chunk in problem.chunks(batch, layout.chunk_size):
             arrays = problem.factors(params, chunk)
             if layout.route == "jvp":
                 projections = project_by_jvp(problem, key, params, chunk, num_draws)
             else:
                 projections = project_factors(problem, key, arrays, num_draws)
+            projections = gathered(projections, problem.mesh, count)
             if reference is None:
                 reference = [array[:1] for array in arrays], projections[:1]
             held, zero = problem.engine.held, [jnp.zeros_like(array) for array in reference[0]]
-            largest = jnp.maximum(largest, distances(held, arrays, zero).max())
-            extremes = update_extremes(extremes, projections - reference[1], distances(held, arrays, reference[0]))
-    padded = -(-problem.num_samples // layout.chunk_size) * layout.chunk_size
-    found = width_from_extremes(extremes, max_points=length * padded)
-    num = problem.num_samples
-    counts = found.counts.reshape(length, padded)
-    counts = counts[:, :num].at[:, num - 1].add(counts[:, num:].sum(1)).reshape(-1)
+            norms, apart = (gathered(distances(held, arrays, one), problem.mesh, count) for one in (zero, reference[0]))
+            largest = jnp.maximum(largest, norms.max())
+            extremes = update_extremes(extremes, projections - reference[1], apart)
+    found = width_from_extremes(extremes, max_points=length * problem.num_samples)
     # Projections are subtracted, not gradients: their rounding is relative to the norms.
-    rounding = found.rounding + 32 * jnp.finfo(largest.dtype).eps * largest
-    return replace(found, counts=counts, rounding=rounding)
+    return replace(found, rounding=found.rounding + 32 * jnp.finfo(largest.dtype).eps * largest)
 
 
 class _Path:

@@ -33,7 +33,13 @@ _log = logging.getLogger("lggwjax")
 
 
 def prefers_gram(
-    engine: Engine, num_samples: int, length: int, num_draws: int, chunk_size: int | None, max_memory: int | None
+    engine: Engine,
+    num_samples: int,
+    length: int,
+    num_draws: int,
+    chunk_size: int | None,
+    max_memory: int | None,
+    devices: int = 1,
 ) -> bool:
     """Whether a union is measured from its Gram matrix or streamed: the least predicted time that fits.
 
@@ -44,13 +50,14 @@ def prefers_gram(
         num_draws: Directions.
         chunk_size: Samples at once, or None.
         max_memory: Bytes, or None.
+        devices: Among how many the samples are divided.
 
     Returns:
         True for the Gram matrix.
     """
     num_points = num_samples * length
-    stream = stream_layout(engine, num_samples, length, num_draws, chunk_size, max_memory)
-    gram = gram_layout(engine, num_points, chunk_size, max_memory)
+    stream = stream_layout(engine, num_samples, length, num_draws, chunk_size, max_memory, devices)
+    gram = gram_layout(engine, num_points, chunk_size, max_memory, devices)
     budget = default_memory() if max_memory is None else max_memory
     if gram.memory > budget and stream.memory < gram.memory:
         return False

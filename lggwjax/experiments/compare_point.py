@@ -15,7 +15,7 @@ from jaxtyping import Float, PyTree
 from lggwjax.data import Batch
 from lggwjax.experiments.measures import path_rms
 from lggwjax.experiments.trained import compact, run_config
-from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.selection import as_partial
 from lggwjax.training.files import Json
 from lggwjax.training.gate import MIN_HELDOUT, domination_gate

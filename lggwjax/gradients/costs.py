@@ -139,7 +139,7 @@ def stays_factored(product: Product | None) -> bool:
 
 
 def device_memory() -> int:
-    """Bytes that the default device, or this process, may use in all."""
+    """Bytes that one device may use in all; the devices of a processor share its memory."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
@@ -148,7 +148,7 @@ def device_memory() -> int:
     group = Path("/sys/fs/cgroup/memory.max")
     if group.is_file() and (text := group.read_text().strip()).isdigit():
         limits.append(int(text))
-    return min(limits)
+    return min(limits) // jax.local_device_count()
 
 
 def default_memory() -> int:

@@ -9,7 +9,7 @@ import types
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key, PyTree
 
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.costs import (
     WORKING_BYTES,
     Cost,
@@ -35,6 +37,7 @@ from lggwjax.gradients.factors import FactorProgram, Layer, find_factors, leaf_n
 from lggwjax.gradients.forms import Operands, Product, working
 from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batch_size, check_loss, select
 from lggwjax.jaxprs import count_flops, flat_jaxpr, holds, live_bytes
+from lggwjax.sharding import mesh_of, place_whole, spread_over, to_host
 
 MAX_ENGINES = 64
 # How much more than the least a compiled pass with convolutions keeps alive, because it runs side by side what need not
@@ -145,7 +148,8 @@ class Engine:
         if self.work[1]:
             peak *= COMPILED_PEAK.get(jax.default_backend(), 1.0)
         self.sizes = Sizes(rows + sum(map(size, self._raw)), rows + int(peak))
-        self._jitted = jax.jit(self._factors), jax.jit(self._gradients), jax.jit(self._derivative)
+        self._jitted = jax.jit(self._gradients), jax.jit(self._derivative)
+        self._passes: dict[Mesh | None, Any] = {}
 
     def _twin(self, layer: Layer) -> int | None:
         own = layer.product is None and layer.outputs[0] in self._raw
@@ -160,9 +164,16 @@ class Engine:
         # Leaves alone: a compiled function that was given the loss itself would keep it alive.
         return jax.tree.leaves((loss, *self._selection.split(params))), jax.tree.leaves(batch)
 
-    def factors(self, loss: Partial, params: PyTree, batch: PyTree) -> list[Array]:
-        """One pass over a chunk: what :attr:`held` says, each array with a leading axis n."""
-        return self._jitted[0](*self._flatten(loss, params, batch))
+    def factors(self, loss: Partial, params: PyTree, batch: PyTree, mesh: Mesh | None = None) -> list[Array]:
+        """One pass over a chunk: what :attr:`held` says, each array with a leading axis n, divided over the mesh."""
+        return self._pass(mesh)(*self._flatten(loss, params, batch))
+
+    def _pass(self, mesh: Mesh | None) -> Any:
+        if mesh not in self._passes:
+            # Said outright: where parameters are divided too, the compiler might leave the rows together.
+            rows = None if mesh is None else spread_over(mesh)
+            self._passes[mesh] = jax.jit(self._factors, out_shardings=rows)
+        return self._passes[mesh]
 
     @functools.cached_property
     def _whole_pass(self) -> Any:
@@ -175,7 +186,7 @@ class Engine:
 
     def gradients(self, loss: Partial, params: PyTree, batch: PyTree) -> list[Array]:
         """Per-sample gradients of a chunk, one array a leaf."""
-        return self._jitted[1](*self._flatten(loss, params, batch))
+        return self._jitted[0](*self._flatten(loss, params, batch))
 
     def pass_bytes(self, num_samples: int) -> int:
         """Bytes that one pass takes, results included: those of the compiled program, which the pass then uses.
@@ -188,7 +199,7 @@ class Engine:
         """
         shared, own = self._arguments
         own = [jax.ShapeDtypeStruct((num_samples, *x.shape), x.dtype) for x in own]
-        found = self._jitted[0].lower(shared, own).compile().memory_analysis()
+        found = self._pass(None).lower(shared, own).compile().memory_analysis()
         if found is None:
             return self.sizes.peak * num_samples
         return int(found.temp_size_in_bytes + found.output_size_in_bytes)
@@ -197,7 +208,7 @@ class Engine:
         self, loss: Partial, params: PyTree, batch: PyTree, key: Key[Array, ""], draw: int
     ) -> Float[Array, " n"]:
         """Derivative of each sample's loss along one Gaussian direction, by one forward pass."""
-        return self._jitted[2](*self._flatten(loss, params, batch), key, draw)
+        return self._jitted[1](*self._flatten(loss, params, batch), key, draw)
 
     def _derivative(self, shared: list[Array], own: list[Array], key, draw) -> Float[Array, " n"]:
         first = self._num_loss_leaves
@@ -271,17 +282,19 @@ class Engine:
         """Per-sample gradients of one chunk as rows, in float32 or better."""
         return _as_rows(self.gradients(loss, params, batch))
 
-    def check(self, loss: Partial, params: PyTree, batch: PyTree) -> None:
+    def check(self, loss: Partial, params: PyTree, batch: PyTree, mesh: Mesh | None = None) -> None:
         """Compare the factors with ``vmap(grad)`` on two samples, once; leaves that differ keep their own gradient."""
         # Inside a trace even operations on known values are traced.
         known = [*jax.tree.leaves((loss, params, batch)), jnp.add(0, 0)]
         if self.checked or any(isinstance(x, Tracer) for x in known):
             return
         self.checked = True
-        two = jax.tree.map(lambda x: jnp.asarray(x)[jnp.array([0, -1])], batch)
+        ends = np.array([0, -1])
+        two = jax.tree.map(lambda x: x[ends] if isinstance(x, np.ndarray) else jnp.asarray(x)[ends], batch)
+        loss, params, two = place_whole((loss, params, two), mesh)
         # Compiled without much trying: it runs once.
         quick = jax.jit(self._errors, compiler_options={"xla_backend_optimization_level": 0})
-        errors = np.asarray(quick(*self._flatten(loss, params, two)))
+        errors = to_host(quick(*self._flatten(loss, params, two)))
         wrong = frozenset(int(index) for index in np.flatnonzero(errors > 1))
         if wrong:
             names = ", ".join(self._names[index] for index in wrong)
@@ -345,10 +358,16 @@ class Problem(NamedTuple):
     loss: Partial
     selection: Selection
     num_samples: int
+    mesh: Mesh | None
+
+    def chunks(self, batch: PyTree, chunk_size: int) -> Iterator[tuple[int, int, PyTree]]:
+        """Chunks of the batch, each where it is to be computed with; see :func:`iter_chunks`."""
+        return iter_chunks(batch, self.num_samples, chunk_size, self.mesh)
 
     def factors(self, params: PyTree, chunk: PyTree) -> list[Array]:
         """One pass over one chunk."""
-        return self.engine.factors(self.loss, params, chunk)
+        loss, params = place_whole((self.loss, params), self.mesh)
+        return self.engine.factors(loss, params, chunk, self.mesh)
 
 
 def pose(loss_fn: LossFn, params: PyTree, batch: PyTree, wrt: Wrt, *, self_check: bool = True) -> Problem:
@@ -369,10 +388,10 @@ def pose(loss_fn: LossFn, params: PyTree, batch: PyTree, wrt: Wrt, *, self_check
     """
     loss = as_partial(loss_fn)
     selection, num_samples = select(params, wrt), batch_size(batch)
-    engine = _engine(loss, params, batch, selection)
+    engine, mesh = _engine(loss, params, batch, selection), mesh_of(params, batch)
     if self_check:
-        engine.check(loss, params, batch)
-    return Problem(engine, loss, selection, num_samples)
+        engine.check(loss, params, batch, mesh)
+    return Problem(engine, loss, selection, num_samples, mesh)
 
 
 def _engine(loss: Partial, params: PyTree, batch: PyTree, selection: Selection) -> Engine:

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
 from lggwjax.gradients.layout import gram_layout, path_layout
-from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import cross_gram, path_products
 from lggwjax.gradients.selection import LossFn, Selection, Wrt
+from lggwjax.sharding import gathered, num_shares
 
 MOVE_REFERENCE = 2**-5  # of the distance to the reference: steps shorter than that are taken relative to a nearer one
 
@@ -87,18 +87,23 @@ def cloud_gram(
     num, length = problem.num_samples, sum(1 for _ in path)
     if not problem.engine.held:
         return jnp.zeros((num * length,) * 2)  # the loss does not depend on its parameters
-    layout = gram_layout(problem.engine, num * length, chunk_size, max_memory)
+    held, mesh = problem.engine.held, problem.mesh
+    layout = gram_layout(problem.engine, num * length, chunk_size, max_memory, num_shares(mesh))
     blocks = _Blocks(problem, path, batch, min(layout.chunk_size, num))
-    held = problem.engine.held
     if layout.keep:
-        arrays = joined([arrays for _, arrays in blocks])
-        return cross_gram(held, arrays, arrays)
+        parts, counts = [], []
+        for _, count, arrays in blocks:
+            parts.append(arrays)
+            counts.append((count, len(arrays[0])))
+        arrays = joined(parts)
+        return _counted(gathered(cross_gram(held, arrays, arrays, mesh), mesh), counts)
     rows = []
-    for position, left in blocks:
+    for position, count, left in blocks:
         row = []
-        for other, right in blocks:
-            row.append(_finished(cross_gram(held, left, left if other == position else right)))
-            del right  # before the next are made
+        for other, other_count, right in blocks:
+            block = cross_gram(held, left, left if other == position else right, mesh)
+            row.append(_finished(gathered(block, mesh, count)[:, :other_count]))
+            del right, block  # before the next are made
             if other == position:
                 break
         rows.append(row)
@@ -112,14 +117,27 @@ class _Blocks:
     def __init__(self, problem: Problem, path: Iterable[PyTree], batch: PyTree, chunk_size: int):
         self._problem, self._path, self._batch, self._chunk_size = problem, path, batch, chunk_size
 
-    def __iter__(self) -> Iterator[tuple[int, list[Array]]]:
+    def __iter__(self) -> Iterator[tuple[int, int, list[Array]]]:
         position = 0
         for params in self._path:
-            for _, count, chunk in iter_chunks(self._batch, self._problem.num_samples, self._chunk_size):
-                arrays = _finished(self._problem.factors(params, chunk))
-                yield position, arrays if count == len(arrays[0]) else [array[:count] for array in arrays]
+            for _, count, chunk in self._problem.chunks(self._batch, self._chunk_size):
+                arrays = trimmed(_finished(self._problem.factors(params, chunk)), count, self._problem)
+                yield position, count, arrays
                 del arrays  # before the next are made
                 position += 1
+
+
+def trimmed(arrays: list[Array], count: int, problem: Problem) -> list[Array]:
+    """Cut a pass to the samples that count; on a mesh not yet, as rows that do not divide would lie on every device."""
+    return arrays if problem.mesh is not None or count == len(arrays[0]) else [array[:count] for array in arrays]
+
+
+def _counted(gram: Float[Array, "M M"], counts: list[tuple[int, int]]) -> Float[Array, "N N"]:
+    """Leave out samples that only fill up a chunk; ``counts`` say of each chunk how many count, of how many."""
+    if all(count == size for count, size in counts):
+        return gram
+    keep = np.concatenate([np.arange(size) < count for count, size in counts])
+    return gram[keep][:, keep]
 
 
 def joined(parts: list[list[Array]]) -> list[Array]:
@@ -212,11 +230,13 @@ def path_grams(
     num, length = problem.num_samples, len(references)
     if not problem.engine.held:
         return PathGrams(jnp.zeros((num, length, length)), references)
-    chunk_size = path_layout(problem.engine, num, length, chunk_size, max_memory).chunk_size
+    mesh = problem.mesh
+    chunk_size = path_layout(problem.engine, num, length, chunk_size, max_memory, num_shares(mesh)).chunk_size
     grams = []
-    for _, count, chunk in iter_chunks(batch, num, chunk_size):
+    for _, count, chunk in problem.chunks(batch, chunk_size):
         steps = [_finished(problem.factors(params, chunk)) for params in checkpoints]
-        grams.append(_finished(path_products(problem.engine.held, steps, references)[:count]))
+        products = path_products(problem.engine.held, steps, references, num_shares(mesh))
+        grams.append(_finished(gathered(products, mesh, count)))
         del steps  # before those of the next chunk are made
     whole = grams[0] if len(grams) == 1 else jnp.concatenate(grams)
     # A difference of equal gradients may leave a rounding where the compiler fuses one of them with its product.

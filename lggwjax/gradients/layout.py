@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from lggwjax.gradients.chunks import checked_chunk
 from lggwjax.gradients.costs import (
     BATCHED,
     FLOPS_PER_BYTE,
@@ -17,7 +18,6 @@ from lggwjax.gradients.costs import (
     pair_costs,
 )
 from lggwjax.gradients.engine import Engine, Held
-from lggwjax.gradients.per_sample import checked_chunk
 
 AT_EASE = 2**30  # bytes of one chunk; a larger one would not be faster
 
@@ -53,6 +53,11 @@ class Layout(NamedTuple):
         """The most at once."""
         return self.result + self.held + max(self.pass_memory, self.scratch)
 
+    def on(self, devices: int) -> Layout:
+        """The same with all bytes divided among devices, rounded up."""
+        parts = (-(-size // devices) for size in (self.result, self.held, self.scratch, self.pass_memory))
+        return Layout(self.route, self.chunk_size, self.keep, *parts)
+
     def compiled(self, engine: Engine) -> Layout:
         """The same with the memory of the compiled pass, which only the compiler knows."""
         if not engine.held:
@@ -60,7 +65,9 @@ class Layout(NamedTuple):
         return self._replace(pass_memory=engine.pass_bytes(self.chunk_size) - engine.sizes.held * self.chunk_size)
 
 
-def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_memory: int | None) -> Layout:
+def gram_layout(
+    engine: Engine, num_points: int, chunk_size: int | None, max_memory: int | None, devices: int = 1
+) -> Layout:
     """Cut a Gram matrix into blocks that fit.
 
     Args:
@@ -68,6 +75,7 @@ def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_mem
         num_points: Gradients in all.
         chunk_size: What the caller asks for, or None.
         max_memory: Bytes, or None for the default share.
+        devices: Among how many the samples are divided; all bytes are those of one device.
 
     Returns:
         The largest chunks that fit, with all factors kept if these fit too.
@@ -78,17 +86,23 @@ def gram_layout(engine: Engine, num_points: int, chunk_size: int | None, max_mem
     budget = default_memory() if max_memory is None else max_memory
     result = 3 * 4 * num_points**2
     held, peak = engine.sizes
-    left = budget - result
-    keep = held * num_points <= left - peak
+    left = (budget - result) * devices
+    keep = held * num_points <= left - peak * devices
     fitting = (left - held * num_points) // (peak - held + 1) if keep else left // (peak + 2 * held)
-    chunk = checked_chunk(chunk_size, num_points, max(1, min(fitting, AT_EASE // peak + 1)))
+    chunk = checked_chunk(chunk_size, num_points, max(devices, min(fitting, devices * (AT_EASE // peak + 1))))
     num, sides = (num_points, 1) if keep else (chunk, 2)
-    kept = held * num * sides
-    return Layout("gram", chunk, keep, result, kept, engine.pair_scratch(num, sides=sides), (peak - held) * chunk)
+    kept, scratch = held * num * sides, engine.pair_scratch(num, sides=sides)
+    own = Layout("gram", chunk, keep, 0, kept, scratch, (peak - held) * chunk)
+    return own.on(devices)._replace(result=result)
 
 
 def path_layout(
-    engine: Engine, num_samples: int, length: int, chunk_size: int | None, max_memory: int | None
+    engine: Engine,
+    num_samples: int,
+    length: int,
+    chunk_size: int | None,
+    max_memory: int | None,
+    devices: int = 1,
 ) -> Layout:
     """Cut the samples of a path into chunks that fit, all T checkpoints of a chunk at once.
 
@@ -98,6 +112,7 @@ def path_layout(
         length: T.
         chunk_size: What the caller asks for, or None.
         max_memory: Bytes, or None for the default share.
+        devices: Among how many the samples are divided; all bytes are those of one device.
 
     Returns:
         The largest chunks that fit.
@@ -110,13 +125,20 @@ def path_layout(
     result = 2 * 4 * num_samples * length**2
     # A share of many samples' scratch: of one alone it would be too much, as large blocks are made in turn.
     one = held * length + max(peak, engine.path_scratch(64, length) // 64)
-    chunk = checked_chunk(chunk_size, num_samples, max(1, min(budget - result, AT_EASE) // one))
+    chunk = checked_chunk(chunk_size, num_samples, max(devices, min(budget - result, AT_EASE) * devices // one))
     scratch = engine.path_scratch(chunk, length)
-    return Layout("gram", chunk, True, result, held * length * chunk, scratch, (peak - held) * chunk)
+    own = Layout("gram", chunk, True, 0, held * length * chunk, scratch, (peak - held) * chunk)
+    return own.on(devices)._replace(result=result)
 
 
 def stream_layout(
-    engine: Engine, num_samples: int, length: int, num_draws: int, chunk_size: int | None, max_memory: int | None
+    engine: Engine,
+    num_samples: int,
+    length: int,
+    num_draws: int,
+    chunk_size: int | None,
+    max_memory: int | None,
+    devices: int = 1,
 ) -> Layout:
     """Cut a streamed set into chunks: the largest that fit, since directions are drawn again for every chunk.
 
@@ -127,6 +149,7 @@ def stream_layout(
         num_draws: K.
         chunk_size: What the caller asks for, or None.
         max_memory: Bytes, or None for the default share.
+        devices: Among how many the samples are divided; all bytes are those of one device.
 
     Returns:
         The layout, with the cheaper of the two routes.
@@ -140,11 +163,12 @@ def stream_layout(
     contracted = 2 * 4 * max((h.size for h in engine.held if needs_contraction(h.product)), default=0)
     tile = 4 * 4 * max((h.size for h in engine.held), default=0)
     one = held + max(peak - held, contracted) + 2 * 4 * num_draws
-    chunk = checked_chunk(chunk_size, num_samples, max(1, (budget - tile) // one))
+    chunk = checked_chunk(chunk_size, num_samples, max(devices, (budget - tile) * devices // one))
     costs = stream_flops(engine, num_samples * length, num_draws, chunk)
     route: Literal["factors", "jvp"] = "jvp" if costs["jvp"] < costs["factors"] and engine.has_jvp else "factors"
     result = 2 * 4 * num_samples * num_draws
-    return Layout(route, chunk, True, result, held * chunk, contracted * chunk + tile, (peak - held) * chunk)
+    own = Layout(route, chunk, True, 0, held * chunk, contracted * chunk, (peak - held) * chunk).on(devices)
+    return own._replace(result=result, scratch=own.scratch + tile)
 
 
 def pass_flops(engine: Engine) -> float:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from lggwjax.gradients.chunks import checked_chunk, iter_chunks
 from lggwjax.gradients.engine import pose
 from lggwjax.gradients.selection import LossFn, Wrt
 
@@ -58,35 +54,3 @@ def per_sample_gradients(
     ]
     leaves = chunks[0] if len(chunks) == 1 else [jnp.concatenate(leaves) for leaves in zip(*chunks, strict=True)]
     return problem.selection.tree(leaves)
-
-
-def checked_chunk(chunk_size: int | None, num_samples: int, fitting: int) -> int:
-    """The chunk size a caller asked for, or one that fits and cuts n evenly; at most n.
-
-    Raises:
-        ValueError: If ``chunk_size < 1``.
-    """
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"Expected chunk_size >= 1, got {chunk_size}.")
-    if chunk_size is None:
-        return math.ceil(num_samples / math.ceil(num_samples / fitting))
-    return min(chunk_size, num_samples)
-
-
-def iter_chunks(batch: PyTree, num_samples: int, chunk_size: int) -> Iterator[tuple[int, int, Any]]:
-    """Cut a batch into chunks of one shape; the last one is filled up with copies of its last example.
-
-    In Python rather than ``lax.map``: on a CPU, convolutions inside a loop of XLA can be ten times slower.
-
-    Yields:
-        Where the chunk starts, how many of its examples count, and the chunk.
-    """
-    for start in range(0, num_samples, chunk_size):
-        count = min(chunk_size, num_samples - start)
-        if count == num_samples:
-            yield start, count, batch
-        elif count == chunk_size:
-            yield start, count, jax.tree.map(lambda x, s=start: x[s : s + chunk_size], batch)
-        else:
-            index = jnp.minimum(jnp.arange(start, start + chunk_size), num_samples - 1)
-            yield start, count, jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], batch)

@@ -10,20 +10,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from lggwjax.gradients.costs import WORKING_BYTES, Route, cheapest, in_turn, pair_costs, path_costs, stays_factored
 from lggwjax.gradients.engine import Held
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
+from lggwjax.sharding import num_shares, spread_columns, spread_over, whole_on
 
 
-def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) -> Float[Array, "n m"]:
+def cross_gram(
+    held: tuple[Held, ...], left: list[Array], right: list[Array], mesh: Mesh | None = None
+) -> Float[Array, "n m"]:
     """Inner products between the gradients of two chunks, each given by its factors.
 
     Args:
         held: What the factors are, from the engine.
         left: Arrays of one pass; n samples.
         right: Arrays of the same or another pass; m samples.
+        mesh: Over whose devices the samples are divided, or None.
 
     Returns:
         The block of the Gram matrix.
@@ -32,19 +37,20 @@ def cross_gram(held: tuple[Held, ...], left: list[Array], right: list[Array]) ->
     costs_of = [None if h.product is None else pair_costs(h.product, num_left, num_right) for h in held]
     joined = _with_their_layer(held, [None if costs is None else cheapest(costs) for costs in costs_of])
     own = _own_rows(held, joined)
-    total = _rows_gram([left[place] for place in own], [right[place] for place in own]) if own else 0
+    total = _rows_gram([left[place] for place in own], [right[place] for place in own], mesh) if own else 0
+    shares = num_shares(mesh)
     for index, (item, costs) in enumerate(zip(held, costs_of, strict=True)):
         if item.product is None or costs is None:
             continue
         pair, route = (item.operands(left), item.operands(right)), cheapest(costs)
-        memory = costs[route].memory
+        memory = costs[route].memory / shares
         if index in joined:
             block = _dense_with_bias(item.product, *pair, held[joined[index]].twin == item.places[1])
         elif route == "activations":
             block = _by_row_blocks(item.product, *pair, memory)
         else:
             cut = _pieces(memory, item.product), in_turn(item.product, memory)
-            block = _contracted(item.product, *pair, *cut, left is right)
+            block = _contracted(item.product, *pair, *cut, left is right, mesh)
         total = total + block
     return total  # pyright: ignore[reportReturnType]
 
@@ -84,9 +90,12 @@ def _pieces(memory: float, product: Product) -> int:
     return next(pieces for pieces in range(wanted, outputs + 1) if outputs % pieces == 0)
 
 
-@jax.jit
-def _rows_gram(left: list[Float[Array, "n q"]], right: list[Float[Array, "m q"]]) -> Float[Array, "n m"]:
-    return sum(jnp.einsum("ip,jp->ij", a, b, precision=HIGHEST) for a, b in zip(left, right, strict=True))  # pyright: ignore[reportReturnType]
+@partial(jax.jit, static_argnames="mesh")
+def _rows_gram(
+    left: list[Float[Array, "n q"]], right: list[Float[Array, "m q"]], mesh: Mesh | None
+) -> Float[Array, "n m"]:
+    pairs = [(spread_columns(a, mesh), spread_columns(b, mesh)) for a, b in zip(left, right, strict=True)]
+    return sum(jnp.einsum("ip,jp->ij", a, b, precision=HIGHEST) for a, b in pairs)  # pyright: ignore[reportReturnType]
 
 
 def _by_row_blocks(product: Product, left: list[Operands], right: list[Operands], memory: float) -> Array:
@@ -120,16 +129,22 @@ def _activations(product: Product, left: list[Operands], right: list[Operands]) 
     return jnp.sum(overlaps * products, axis=(0, 2, 4))
 
 
-@partial(jax.jit, static_argnames=("product", "pieces", "waits", "same"))
+@partial(jax.jit, static_argnames=("product", "pieces", "waits", "same", "mesh"))
 def _contracted(
-    product: Product, left: list[Operands], right: list[Operands], pieces: int, waits: bool, same: bool
+    product: Product,
+    left: list[Operands],
+    right: list[Operands],
+    pieces: int,
+    waits: bool,
+    same: bool,
+    mesh: Mesh | None,
 ) -> Float[Array, "n m"]:
     """Gradient blocks of one kernel offset and one part of the outputs at a time, multiplied and let go."""
 
     def multiplied(blocks: list[Array]) -> Float[Array, "n m"]:
         return jnp.einsum("nbio,mbio->nm", blocks[0], blocks[-1], precision=HIGHEST)
 
-    return _summed(product, [left] if same else [left, right], pieces, waits, multiplied)
+    return _summed(product, [left] if same else [left, right], pieces, waits, multiplied, mesh)
 
 
 def _summed(
@@ -138,13 +153,19 @@ def _summed(
     pieces: int,
     waits: bool,
     term: Callable[[list[Array]], Array],
+    mesh: Mesh | None = None,
 ) -> Array:
     """Sum of a term over kernel offsets and parts of the outputs, of each of which the sides' gradient blocks are made.
 
-    A loop keeps one block at a time; without one the compiler may make them side by side.
+    A loop keeps one block at a time; without one the compiler may make them side by side. On a mesh each device makes
+    the blocks of its part of the outputs, for all samples: factors travel, not gradients.
     """
     rows = [product.inputs(operands) for operands in sides]
-    columns = [jnp.split(product.cotangents(operands), pieces, axis=-1) for operands in sides]
+    whole = [product.cotangents(operands) for operands in sides]
+    if mesh is not None and product.dims[-1] % (pieces * num_shares(mesh)) == 0:
+        rows = [[_laid(r, whole_on(mesh)) for r in side] for side in rows]
+        whole = [_laid(c, spread_over(mesh, c.ndim - 1)) for c in whole]
+    columns = [_parts(side, pieces, mesh) for side in whole]
     num_offsets = len(rows[0])
     if waits:
         rows, columns = [jnp.stack(r) for r in rows], [jnp.stack(c) for c in columns]
@@ -158,6 +179,20 @@ def _summed(
     return jax.lax.fori_loop(1, pieces * num_offsets, lambda index, total: total + one(index), one(0))
 
 
+def _laid(array: Array, sharding: NamedSharding) -> Array:
+    return jax.lax.with_sharding_constraint(array, sharding)
+
+
+def _parts(columns: Array, pieces: int, mesh: Mesh | None) -> list[Array]:
+    """The outputs in parts of one size; on a mesh every part has some of each device's outputs."""
+    if pieces == 1:
+        return [columns]
+    if mesh is None or columns.shape[-1] % (pieces * num_shares(mesh)):
+        return jnp.split(columns, pieces, axis=-1)
+    cut = columns.reshape(*columns.shape[:-1], num_shares(mesh), pieces, -1)
+    return [cut[..., part, :].reshape(*columns.shape[:-1], -1) for part in range(pieces)]
+
+
 @jax.jit
 def inner_products(left: Float[Array, "n p"], right: Float[Array, "m p"]) -> Float[Array, "n m"]:
     """Products of rows in full precision: the default of accelerators would leave three digits."""
@@ -165,7 +200,7 @@ def inner_products(left: Float[Array, "n p"], right: Float[Array, "m p"]) -> Flo
 
 
 def path_products(
-    held: tuple[Held, ...], steps: list[list[Array]], references: tuple[int, ...]
+    held: tuple[Held, ...], steps: list[list[Array]], references: tuple[int, ...], devices: int = 1
 ) -> Float[Array, "n T T"]:
     r"""Per-sample inner products of differences along a path, the subtraction before the product.
 
@@ -178,6 +213,7 @@ def path_products(
         held: What the factors are, from the engine.
         steps: Arrays of the pass at each of T checkpoints, over the same n samples.
         references: For each checkpoint the one it is taken relative to; the first is its own.
+        devices: Among how many the samples are divided; each makes the products of its own.
 
     Returns:
         One matrix a sample.
@@ -200,7 +236,7 @@ def path_products(
             bias = None if twin is None else item.places.index(twin)
             block = _paired(item.product, sequence, index, jnp.asarray(slots), slot_of, bias)
         else:
-            memory = costs["contracted"].memory
+            memory = costs["contracted"].memory / devices
             cut = _pieces(memory, item.product), in_turn(item.product, memory)
             block = _contracted_path(item.product, sequence, index, *cut)
         total = total + block
@@ -224,17 +260,19 @@ def _contracted_path(
     length = len(sequence)
 
     def multiplied(sides: list[Array]) -> Float[Array, "n T T"]:
-        blocks = sides[0].reshape(length, sides[0].shape[0] // length, -1)
-        moved = blocks - blocks[references]
-        return jnp.einsum("snp,tnp->nst", moved, moved, precision=HIGHEST)
+        return _gram_of_moved(sides[0].reshape(sides[0].shape[0] // length, length, -1), references)
 
     return _summed(product, [_merged(sequence)], pieces, waits, multiplied)
 
 
 def _merged(sequence: list[list[Operands]]) -> list[Operands]:
-    """Checkpoints as more samples, T n of them: one program for all instead of one each."""
+    """Checkpoints as more samples, n T of them, those of a sample together: one program for all instead of one each."""
+
+    def merged(arrays: list[Array]) -> Array:
+        return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
+
     uses = zip(*sequence, strict=True)
-    return [(jnp.concatenate([a for a, _ in use]), jnp.concatenate([b for _, b in use])) for use in uses]
+    return [(merged([a for a, _ in use]), merged([b for _, b in use])) for use in uses]
 
 
 @partial(jax.jit, static_argnames=("product", "bias"))
@@ -252,8 +290,8 @@ def _paired(
     """
     columns = jnp.stack([product.cotangents(operands) for operands in sequence], axis=2)
     if product.dims[1] > 1:
-        merged = [rows.reshape(len(sequence), -1, *rows.shape[1:]) for rows in product.inputs(_merged(sequence))]
-        rows = [jnp.moveaxis(steps, 0, 2) for steps in merged]
+        merged = [rows.reshape(-1, len(sequence), *rows.shape[1:]) for rows in product.inputs(_merged(sequence))]
+        rows = [jnp.moveaxis(steps, 1, 2) for steps in merged]
     else:
         rows = [jnp.stack(r, axis=2 - product.is_lookup) for r in zip(*map(product.inputs, sequence), strict=True)]
     if product.is_lookup:

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.costs import needs_contraction
@@ -14,9 +15,9 @@ from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.engine import Held, Problem, pose
 from lggwjax.gradients.forms import HIGHEST, Operands, Product, working
 from lggwjax.gradients.layout import stream_layout
-from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import pair_products
 from lggwjax.gradients.selection import LossFn, Wrt
+from lggwjax.sharding import DIRECTIONS, gathered, num_shares
 
 NORMALS_AT_ONCE = 2**18  # small enough for the cache: a tile is multiplied before it leaves it
 
@@ -69,16 +70,17 @@ def random_projections(
     if num_draws < 1:
         raise ValueError(f"Expected num_draws >= 1, got {num_draws}.")
     problem = pose(loss_fn, params, batch, wrt, self_check=self_check)
-    layout = stream_layout(problem.engine, problem.num_samples, 1, num_draws, chunk_size, max_memory)
+    mesh, shares = problem.mesh, num_shares(problem.mesh)
+    layout = stream_layout(problem.engine, problem.num_samples, 1, num_draws, chunk_size, max_memory, shares)
     if not problem.engine.held:
         return jnp.zeros((problem.num_samples, num_draws))  # the loss does not depend on its parameters
     parts = []
-    for _, count, chunk in iter_chunks(batch, problem.num_samples, layout.chunk_size):
+    for _, count, chunk in problem.chunks(batch, layout.chunk_size):
         if layout.route == "jvp":
             found = project_by_jvp(problem, key, params, chunk, num_draws)
         else:
             found = project_factors(problem, key, problem.factors(params, chunk), num_draws)
-        parts.append(found[:count])
+        parts.append(gathered(found, mesh, count))
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
@@ -98,19 +100,26 @@ def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], 
         The projections, not scaled by 1/sqrt(K).
     """
     total = jnp.zeros((arrays[0].shape[0], num_draws))
+    mesh = problem.mesh if problem.mesh is not None and DIRECTIONS in problem.mesh.axis_names else None
     for index, (item, shape) in enumerate(problem.engine.held_leaves()):
         operands = item.operands(arrays) if item.product is not None else arrays[item.places[0]]
         tile = max(1, min(64, num_draws, NORMALS_AT_ONCE // max(item.size, 1)))
-        total = total + _project_leaf(item, shape, key, index, operands, num_draws, tile)
+        total = total + _project_leaf(item, shape, key, index, operands, num_draws, tile, mesh)
     return total
 
 
-@partial(jax.jit, static_argnames=("item", "shape", "num_draws", "tile"))
-def _project_leaf(item: Held, shape, key, leaf, operands, num_draws: int, tile: int) -> Float[Array, "n K"]:
+@partial(jax.jit, static_argnames=("item", "shape", "num_draws", "tile", "mesh"))
+def _project_leaf(
+    item: Held, shape, key, leaf, operands, num_draws: int, tile: int, mesh: Mesh | None
+) -> Float[Array, "n K"]:
     product_with = _contraction(item, operands)
+    share = 1 if mesh is None else mesh.shape[DIRECTIONS]
+    tile = -(-tile // share) * share  # each device draws its own directions, the same ones as a single device would
 
     def one_tile(start):
         draws = start * tile + jnp.arange(tile)
+        if mesh is not None and share > 1:
+            draws = jax.lax.with_sharding_constraint(draws, NamedSharding(mesh, PartitionSpec(DIRECTIONS)))
         return product_with(directions_of_leaf(key, draws, leaf, shape, jnp.float32))
 
     tiles = jax.lax.map(one_tile, jnp.arange(-(-num_draws // tile)))
@@ -217,5 +226,10 @@ def distances(held: tuple[Held, ...], arrays: list[Array], reference: list[Array
     Returns:
         Distances, in the unit of the gradients.
     """
+    return _distances(held, arrays, reference)
+
+
+@partial(jax.jit, static_argnames="held")
+def _distances(held: tuple[Held, ...], arrays: list[Array], reference: list[Array]) -> Float[Array, " n"]:
     repeated = [jnp.broadcast_to(one, many.shape) for one, many in zip(reference, arrays, strict=True)]
     return jnp.sqrt(jnp.maximum(pair_products(held, arrays, repeated, arrays, repeated), 0))

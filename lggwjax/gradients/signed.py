@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.selection import Selection, batch_size
 
 SAMPLES_AT_ONCE = 256

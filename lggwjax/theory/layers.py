@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.costs import default_memory
 from lggwjax.gradients.engine import own_gradient, pose
 from lggwjax.gradients.factors import Layer
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
-from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import inner_products
 from lggwjax.gradients.selection import LossFn, Wrt
 from lggwjax.theory.bound import Bound

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import scipy
 from jaxtyping import Array, Float, Key, PyTree
 
-from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.selection import LossFn, as_partial, batch_size, check_loss
 from lggwjax.theory.bound import Assumption, Bound
 from lggwjax.theory.regions import Region

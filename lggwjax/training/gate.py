@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from scipy import special
 
-from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batch_size, select
 from lggwjax.training.heldout import LARGEST_BLOCK, NUM_BLOCKS, gradient_norm, pass_over
 

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 from scipy import special
 
-from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.products import inner_products
 from lggwjax.gradients.selection import Selection, batch_size
 

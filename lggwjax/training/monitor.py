@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.engine import pose
 from lggwjax.gradients.layout import gram_layout
-from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import leaf_products
 from lggwjax.gradients.selection import LossFn, Wrt, batch_size, select
 from lggwjax.training.looks import Judgement

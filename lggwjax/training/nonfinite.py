@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from lggwjax.gradients.per_sample import checked_chunk, iter_chunks
+from lggwjax.gradients.chunks import checked_chunk, iter_chunks
 from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batch_size, select
 
 _FLOATS = 2**25  # of per-sample gradients held at a time: this runs once, when all is lost anyway

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.engine import Problem
-from lggwjax.gradients.gram import is_short_step, joined
-from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.gram import is_short_step, joined, trimmed
 from lggwjax.gradients.products import compact, compact_held, cross_gram, pair_products
 from lggwjax.gradients.projections import distances, project_factors
 from lggwjax.gradients.sketch import NUM_GROUPS, sketch_factors
 from lggwjax.lggw import estimate_nerc, signed_norms
+from lggwjax.sharding import gathered
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import ancestor_matrix, factor_gram, factor_moved_gram
 from lggwjax.widths.finite import width_from_factor
@@ -81,7 +81,8 @@ class Probe:
         if path.exact is not None and path.length == self.capacity:
             raise ValueError(f"Expected at most {self.capacity} checkpoints, got one more. Raise max_checkpoints=.")
         arrays = self._factors(params)
-        gram = cross_gram(self.problem.engine.held, arrays, arrays)
+        num, mesh = self.problem.num_samples, self.problem.mesh
+        gram = gathered(cross_gram(self.problem.engine.held, arrays, arrays, mesh), mesh, num)[:, :num]
         signs = jax.random.rademacher(jax.random.fold_in(path.key, 0), (self.num_draws, gram.shape[0]), gram.dtype)
         longer = replace(
             path,
@@ -101,8 +102,8 @@ class Probe:
 
     def _factors(self, params: PyTree) -> list[Array]:
         """One pass over the probe."""
-        chunks = iter_chunks(self.batch, self.problem.num_samples, self.chunk_size)
-        return joined([[array[:count] for array in self.problem.factors(params, chunk)] for _, count, chunk in chunks])
+        chunks = self.problem.chunks(self.batch, self.chunk_size)
+        return joined([trimmed(self.problem.factors(params, chunk), count, self.problem) for _, count, chunk in chunks])
 
     def _grow(self, path: ExactPath, params: PyTree, arrays: list[Array]) -> ExactPath:
         """Add a row to each sample's Gram matrix: products of differences, each taken relative to its reference."""
@@ -118,25 +119,28 @@ class Probe:
         # Entry 0 is its own reference: its row stays zero.
         for index in range(1, last + 1):
             earlier = steps[index], steps[references[index]]
-            row = pair_products(compacted, *earlier, new, steps[reference])
+            products = pair_products(compacted, *earlier, new, steps[reference])
+            row = gathered(products, self.problem.mesh, self.problem.num_samples)
             grams = grams.at[:, index, last].set(row).at[:, last, index].set(row)
         return ExactPath(grams, steps, references, leaves, of_reference)
 
     def _project(self, path: ProbePath, arrays: list[Array]) -> ProbePath:
         """Take the gradients of this checkpoint into the union, relative to the first sample's at the first."""
-        held = self.problem.engine.held
+        held, num, mesh = self.problem.engine.held, self.problem.num_samples, self.problem.mesh
         projections = project_factors(self.problem, jax.random.fold_in(path.key, 1), arrays, self.num_draws)
-        first = path.first
+        projections, first = gathered(projections, mesh, num), path.first
         if first is None:
             first = [array[:1] for array in arrays], projections[:1]
-        extremes = update_extremes(path.extremes, projections - first[1], distances(held, arrays, first[0]))
+        apart = gathered(distances(held, arrays, first[0]), mesh, num)
+        extremes = update_extremes(path.extremes, projections - first[1], apart)
         return replace(path, extremes=extremes, first=first)
 
     def _sketch(self, path: ProbePath, arrays: list[Array]) -> ProbePath:
         """Take the stacked gradient, relative to the first checkpoint's, into the sketched extremes."""
         num = self.problem.num_samples
         key = jax.random.fold_in(path.key, 1)
-        sketch = sketch_factors(self.problem, key, arrays, jnp.arange(num), self.sketch_size)
+        sketch = sketch_factors(self.problem, key, arrays, jnp.arange(len(arrays[0])), self.sketch_size)
+        sketch = gathered(sketch, self.problem.mesh, num)
         first = sketch if path.first is None else path.first
         point = jnp.moveaxis(sketch - first, 0, 1).reshape(NUM_GROUPS, -1) / jnp.sqrt(float(num))
         seen = update_sketched(path.sketched, jax.random.fold_in(path.key, 2), point)

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from lggwjax import per_sample_gradients
 from lggwjax.gradients import per_sample
 from lggwjax.gradients.engine import pose
-from lggwjax.gradients.per_sample import iter_chunks
+from lggwjax.gradients.chunks import iter_chunks
 
 NUM = 7
 

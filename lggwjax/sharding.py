@@ -1,0 +1,246 @@
+"""Several devices and hosts: a mesh with named axes, and where the arrays of a measurement lie on it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+SAMPLES, DIRECTIONS, PARAMETERS = "samples", "directions", "parameters"
+AXES = (SAMPLES, DIRECTIONS, PARAMETERS)
+SMALL_LEAF = 2**16  # numbers; a smaller leaf is kept whole on every device, where it costs less than its messages
+
+
+def device_mesh(num_devices: int | None = None, *, directions: int = 1, parameters: int = 1) -> Mesh:
+    """Lay the devices of all processes out on three axes.
+
+    Samples are spread over ``samples`` and ``parameters`` together, so no device is idle in a pass; Gaussian directions
+    of a streamed width over ``directions``; parameters, where they are sharded at all, over ``parameters``.
+
+    Args:
+        num_devices: How many, the first ones; by default all. With several processes it must be all of them.
+        directions: Size of that axis.
+        parameters: Size of that axis.
+
+    Returns:
+        The mesh, with axes ``samples``, ``directions`` and ``parameters``, which XLA fills in by itself (``Auto``).
+
+    Raises:
+        ValueError: If there are fewer devices, or the sizes do not divide their number.
+
+    Example:
+        >>> dict(device_mesh(1).shape)
+        {'samples': 1, 'directions': 1, 'parameters': 1}
+    """
+    devices = jax.devices()
+    num = len(devices) if num_devices is None else num_devices
+    if not 1 <= num <= len(devices):
+        raise ValueError(
+            f"Expected num_devices from 1 to {len(devices)}, the devices there are, got {num}. For virtual ones on a "
+            "CPU set JAX_NUM_CPU_DEVICES before jax starts."
+        )
+    if jax.process_count() > 1 and num != len(devices):
+        raise ValueError(
+            f"Expected all {len(devices)} devices of {jax.process_count()} processes, got {num}. Start fewer processes."
+        )
+    if directions < 1 or parameters < 1 or num % (directions * parameters):
+        raise ValueError(
+            f"Expected directions * parameters to divide {num} devices, got {directions} * {parameters}. Change them."
+        )
+    shape = (num // (directions * parameters), directions, parameters)
+    return Mesh(np.asarray(devices[:num]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def parameter_shares(num_devices: int, parameter_bytes: int, memory: int) -> int:
+    """Into how many parts parameters must be cut so that they take at most an eighth of a device's memory.
+
+    Args:
+        num_devices: Devices of the mesh.
+        parameter_bytes: Bytes of all parameters.
+        memory: Bytes of one device.
+
+    Returns:
+        The smallest divisor of ``num_devices`` that will do, or ``num_devices``.
+
+    Example:
+        >>> parameter_shares(64, 4 * 10**9, 80 * 10**9), parameter_shares(64, 30 * 10**9, 80 * 10**9)
+        (1, 4)
+    """
+    divisors = [part for part in range(1, num_devices + 1) if num_devices % part == 0]
+    return next((part for part in divisors if 8 * parameter_bytes <= part * memory), num_devices)
+
+
+def shard_samples(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Spread the leading axis of a batch over the devices.
+
+    Args:
+        batch: n examples along the leading axis; the same on every process.
+        mesh: From :func:`device_mesh`.
+
+    Returns:
+        The batch; each device holds n / D of its rows. Where D does not divide n, every device holds all of it.
+    """
+    divides = all(np.shape(leaf)[0] % num_shares(mesh) == 0 for leaf in jax.tree.leaves(batch))
+    return jax.tree.map(lambda leaf: place(leaf, spread_over(mesh) if divides else whole_on(mesh)), batch)
+
+
+def shard_parameters(params: PyTree, mesh: Mesh) -> PyTree:
+    """Spread parameters over the axis ``parameters``: each leaf along its longest axis that divides.
+
+    Args:
+        params: Any pytree; the same on every process.
+        mesh: From :func:`device_mesh`.
+
+    Returns:
+        The parameters. Leaves of less than 65,536 numbers, and all where that axis is 1, lie whole on every device.
+    """
+    parts = mesh.shape.get(PARAMETERS, 1)
+
+    def layout(leaf: Any) -> NamedSharding:
+        shape = np.shape(leaf)
+        fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
+        if parts == 1 or math.prod(shape) < SMALL_LEAF or not fitting:
+            return whole_on(mesh)
+        longest = max(fitting, key=lambda axis: shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, PARAMETERS))
+
+    return jax.tree.map(lambda leaf: place(leaf, layout(leaf)) if _is_array(leaf) else leaf, params)
+
+
+def mesh_of(params: PyTree, batch: PyTree) -> Mesh | None:
+    """Where a measurement is to be made: where its arrays already lie, else on all devices.
+
+    Args:
+        params: Parameters.
+        batch: Samples.
+
+    Returns:
+        A mesh of several devices, or None for one: inside a trace, where an array is committed to one device
+        (``jax.device_put(batch, device)``), or where there is but one.
+    """
+    leaves = jax.tree.leaves((params, batch))
+    if any(isinstance(leaf, Tracer) for leaf in [*leaves, jnp.add(0, 0)]):
+        return None
+    arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+    for array in arrays:
+        if isinstance(array.sharding, NamedSharding) and array.sharding.num_devices > 1:
+            return _automatic(array.sharding.mesh)
+    if any(array.committed and array.sharding.num_devices == 1 for array in arrays) and jax.process_count() == 1:
+        return None
+    return device_mesh() if jax.device_count() > 1 else None
+
+
+def num_shares(mesh: Mesh | None) -> int:
+    """Among how many devices samples are divided; 1 without a mesh."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in _sample_axes(mesh))
+
+
+def spread_over(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """One axis of an array, its rows by default, divided among all devices that share the samples."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, _sample_axes(mesh)))
+
+
+def whole_on(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place(leaf: Any, sharding: NamedSharding) -> Array:
+    """Put one array where it belongs; with several processes each of them holds the same array, or a part of it.
+
+    Args:
+        leaf: An array, on a host or on devices, or a value of a trace.
+        sharding: Where it belongs.
+
+    Returns:
+        The array there.
+    """
+    if isinstance(leaf, Tracer) or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
+        return leaf if getattr(leaf, "sharding", None) == sharding else _moved(leaf, sharding)
+    if jax.process_count() == 1:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(place(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    held = np.asarray(leaf)
+    return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
+
+
+def place_whole(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Put the arrays of a tree on every device of a mesh, unless they are divided among them already."""
+    if mesh is None:
+        return tree
+
+    def placed(leaf: Any) -> Any:
+        if not _is_array(leaf):
+            return leaf
+        held = getattr(leaf, "sharding", None)
+        if isinstance(held, NamedSharding) and held.num_devices > 1:
+            # The user's mesh may be one whose axes are part of types; ours are filled in by XLA.
+            return leaf if held.mesh == mesh else place(leaf, NamedSharding(mesh, held.spec))
+        return place(leaf, whole_on(mesh))
+
+    return jax.tree.map(placed, tree)
+
+
+def to_host(array: Array) -> np.ndarray:
+    """Fetch an array that may be divided among devices of several processes; all of them must ask for it."""
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        array = _moved(array, whole_on(array.sharding.mesh))  # pyright: ignore[reportAttributeAccessIssue]
+    return np.asarray(array)
+
+
+def gathered(array: Array, mesh: Mesh | None, num: int | None = None) -> Array:
+    """Bring what is small, inner products and projections, to each process's default device.
+
+    What follows from it, factorisations and draws, is then computed there, the same by every process.
+
+    Args:
+        array: Divided among the devices of a mesh.
+        mesh: That mesh, or None for an array that stays where it is.
+        num: Rows that count, the first ones; by default all.
+
+    Returns:
+        The array, committed to no device.
+    """
+    if mesh is not None and not isinstance(array, Tracer):
+        array = jnp.asarray(to_host(array))
+    return array if num is None or num == array.shape[0] else array[:num]
+
+
+def spread_columns(array: Array, mesh: Mesh | None) -> Array:
+    """Divide the last axis among the devices, filled up with zeros where it does not divide.
+
+    Rows divided among devices would all have to travel to all of them to be multiplied; so each device multiplies its
+    columns of all rows, and only the small products are added up.
+    """
+    if mesh is None:
+        return array
+    return _spread_columns(array, -array.shape[-1] % num_shares(mesh), spread_over(mesh, array.ndim - 1))
+
+
+def _spread_columns(array: Array, missing: int, sharding: NamedSharding) -> Array:
+    padded = [(0, 0)] * (array.ndim - 1) + [(0, missing)]
+    return jax.jit(lambda x: jnp.pad(x, padded) if missing else x, out_shardings=sharding)(array)
+
+
+def _moved(array: Array, sharding: NamedSharding) -> Array:
+    return jax.jit(lambda x: x, out_shardings=sharding)(array)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray)
+
+
+def _automatic(mesh: Any) -> Mesh:
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def _sample_axes(mesh: Mesh) -> tuple[str, ...]:
+    """All axes but that of the directions: parameters that are divided are gathered where they are used."""
+    return tuple(axis for axis in mesh.axis_names if axis != DIRECTIONS)
