@@ -100,17 +100,19 @@ def shard_parameters(params: PyTree, mesh: Mesh) -> PyTree:
     Returns:
         The parameters. Leaves of less than 65,536 numbers, and all where that axis is 1, lie whole on every device.
     """
+    return jax.tree.map(
+        lambda leaf: place(leaf, parameter_layout(np.shape(leaf), mesh)) if _is_array(leaf) else leaf, params
+    )
+
+
+def parameter_layout(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """How one leaf lies on a mesh; see :func:`shard_parameters`."""
     parts = mesh.shape.get(PARAMETERS, 1)
-
-    def layout(leaf: Any) -> NamedSharding:
-        shape = np.shape(leaf)
-        fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
-        if parts == 1 or math.prod(shape) < SMALL_LEAF or not fitting:
-            return whole_on(mesh)
-        longest = max(fitting, key=lambda axis: shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * longest, PARAMETERS))
-
-    return jax.tree.map(lambda leaf: place(leaf, layout(leaf)) if _is_array(leaf) else leaf, params)
+    fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or math.prod(shape) < SMALL_LEAF or not fitting:
+        return whole_on(mesh)
+    longest = max(fitting, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, PARAMETERS))
 
 
 def mesh_of(params: PyTree, batch: PyTree) -> Mesh | None:
