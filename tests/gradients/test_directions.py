@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lggwjax import random_projections
+from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.engine import pose
-from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.projections import project_factors
 
 KEY = jax.random.key(0)

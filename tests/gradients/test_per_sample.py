@@ -13,8 +13,8 @@ from jax.tree_util import Partial
 
 from lggwjax import per_sample_gradients
 from lggwjax.gradients import per_sample
-from lggwjax.gradients.engine import pose
 from lggwjax.gradients.chunks import iter_chunks
+from lggwjax.gradients.engine import pose
 
 NUM = 7
 
