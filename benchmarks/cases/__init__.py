@@ -15,6 +15,7 @@ CASES = {
     "monitor": "monitor",
     "scaling": "scaling",
     "studies": "studies",
+    "devices": "devices",
 }
 
 
