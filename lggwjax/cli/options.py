@@ -23,7 +23,7 @@ _OPTION_OF = {"name": "--model", "data": "--data"}
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which samples are trained on."""
-    names = "digits, mnist, fashion-mnist, cifar10, npz, csv, linear, teacher"
+    names = "digits, mnist, fashion-mnist, cifar10, npz, shards (a folder of files, read batch by batch), csv, linear, teacher"
     group = parser.add_argument_group("which samples are trained on")
     group.add_argument(
         "--data", default="digits", metavar="NAME", help=f"{names} (default digits, which needs no file)"

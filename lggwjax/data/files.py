@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from lggwjax.data.spec import Batch, Task
+
+if TYPE_CHECKING:
+    from lggwjax.data.shards import Shards
 
 Stream = IO[bytes] | gzip.GzipFile
 CHUNK_BYTES = 1 << 20
@@ -42,6 +45,7 @@ class Source:
             rows as the sample) to the two batches.
         class_names: Names of the classes, where the data give them.
         in_unit_box: Whether the format keeps every input entry between 0 and 1, as it does bytes over 255.
+        shards: Where single rows of the sample can be read when they are asked for; the sample then stays on disk.
     """
 
     title: str
@@ -52,6 +56,7 @@ class Source:
     read: Callable[[np.ndarray, np.ndarray], tuple[Batch, Batch]]
     class_names: tuple[str, ...] = ()
     in_unit_box: bool = False
+    shards: Shards | None = None
 
 
 @contextmanager
@@ -106,7 +111,8 @@ def locate_one(place: Path, suffix: str) -> Path:
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])
         raise BadFileError(
-            f"Expected exactly one {suffix} file in {place}, got {len(found)} ({names}). Give the path of one."
+            f"Expected exactly one {suffix} file in {place}, got {len(found)} ({names}). Give the path of one; for a data "
+            "set of many npz files take shards."
         )
     return found[0]
 

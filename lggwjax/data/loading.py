@@ -14,6 +14,8 @@ from lggwjax.data.cifar import open_cifar10
 from lggwjax.data.files import Source
 from lggwjax.data.idx import open_idx
 from lggwjax.data.linear import LinearPopulation
+from lggwjax.data.order import LARGEST_LIST, Order
+from lggwjax.data.shards import StreamedSample, shards_source
 from lggwjax.data.spec import POPULATIONS, Batch, DataSpec, Split
 from lggwjax.data.tables import open_csv
 from lggwjax.data.teacher import TeacherPopulation
@@ -29,6 +31,7 @@ def load(spec: DataSpec) -> Split:
 
     Guarantees:
         * No row is in two of ``sample``, ``heldout_probe``, ``heldout_rest``; ``train_probe`` is part of ``sample``.
+        * Of ``shards`` the probes and the held-out part are read now; ``stored`` reads S batch by batch.
         * ``sample`` depends on neither ``probe_size`` nor ``heldout_samples``, and a larger sample starts
           with a smaller one of the same seed (for data of finite size).
 
@@ -73,6 +76,8 @@ def open_source(spec: DataSpec) -> Source:
         )
     if spec.name == "npz":
         return open_npz(folder)
+    if spec.name == "shards":
+        return shards_source(folder)
     if spec.name == "csv":
         return open_csv(folder, spec.label or "")
     return open_cifar10(folder) if spec.name == "cifar10" else open_idx(spec.name, folder)
@@ -113,6 +118,13 @@ def shuffled_rows(rng: np.random.Generator, num_rows: int, count: int) -> np.nda
     return rows
 
 
+def _order(seed: list[int], num_rows: int, count: int) -> np.ndarray | Order:
+    """The first ``count`` rows of a random order: a list, or from millions of rows on a formula."""
+    if num_rows > LARGEST_LIST:
+        return Order(seed, num_rows)
+    return shuffled_rows(np.random.default_rng(seed), num_rows, count)
+
+
 def _from_source(spec: DataSpec, source: Source) -> Split:
     n = spec.num_samples
     if n > source.num_train:
@@ -121,21 +133,25 @@ def _from_source(spec: DataSpec, source: Source) -> Split:
             f"Expected num_samples <= {source.num_train}, the number of samples of {source.title} {where}, got {n}. "
             "Ask for fewer samples."
         )
-    train_rng, test_rng = np.random.default_rng([spec.seed, 0]), np.random.default_rng([spec.seed, 1])
     if source.num_test:
-        rows = shuffled_rows(train_rng, source.num_train, n)
-        heldout = shuffled_rows(test_rng, source.num_test, min(spec.heldout_samples, source.num_test))
+        order = _order([spec.seed, 0], source.num_train, n)
+        taken = min(spec.heldout_samples, source.num_test)
+        heldout = _order([spec.seed, 1], source.num_test, taken)[np.arange(taken)]
         origin = f"from its test part of {source.num_test}"
     else:
         left = source.num_train - n
-        both = shuffled_rows(train_rng, source.num_train, n + min(spec.heldout_samples, left))
-        rows, heldout = both[:n], both[n:]
+        taken = min(spec.heldout_samples, left)
+        order = _order([spec.seed, 0], source.num_train, n + taken)
+        heldout = order[np.arange(n, n + taken)]
         origin = f"from the {left} that the sample leaves over"
-    sample, rest = source.read(rows, heldout)
+    in_memory = source.shards is None
+    # Of a sample that stays on disk, only the probe is read now.
+    sample, rest = source.read(order[np.arange(n if in_memory else spec.probe_size)], heldout)
     held = f"{len(heldout)} samples {origin} are held out" if len(heldout) else "nothing is held out"
     description = f"A sample of {n} of the {source.num_train} rows of {source.title}; {held}."
     return Split(
-        *_parts(spec, sample, rest),
+        sample if source.shards is None else StreamedSample(source.shards, order, n),
+        *_probes(spec, sample, rest),
         task=source.task,
         num_outputs=source.num_outputs,
         input_shape=sample["x"].shape[1:],
@@ -167,7 +183,8 @@ def _from_population(spec: DataSpec) -> Split:
         f"A sample of {spec.num_samples} from an exact population: {what}; {spec.heldout_samples} are held out."
     )
     return Split(
-        *_parts(spec, sample, rest),
+        sample,
+        *_probes(spec, sample, rest),
         task=task,
         num_outputs=num_outputs,
         input_shape=(spec.dimension,),
@@ -181,10 +198,10 @@ def _host(batch: dict[str, jax.Array]) -> Batch:
     return {name: np.asarray(array) for name, array in batch.items()}
 
 
-def _parts(spec: DataSpec, sample: Batch, heldout: Batch) -> tuple[Batch, Batch, Batch, Batch]:
-    """The four batches of a split: rows are in random order, so the first ones are a random subset."""
+def _probes(spec: DataSpec, sample: Batch, heldout: Batch) -> tuple[Batch, Batch, Batch]:
+    """The other batches of a split: rows are in random order, so the first ones are a random subset."""
     m = spec.probe_size
-    return sample, _rows(sample, slice(m)), _rows(heldout, slice(m)), _rows(heldout, slice(m, None))
+    return _rows(sample, slice(m)), _rows(heldout, slice(m)), _rows(heldout, slice(m, None))
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:

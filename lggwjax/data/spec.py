@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from lggwjax.data.linear import LinearPopulation
+    from lggwjax.data.shards import StreamedSample
     from lggwjax.data.teacher import TeacherPopulation
 
 Batch = dict[str, np.ndarray]
@@ -18,7 +20,7 @@ Batch = dict[str, np.ndarray]
 
 Task = Literal["classification", "regression"]
 
-FROM_FILES = ("mnist", "fashion-mnist", "cifar10", "npz", "csv")
+FROM_FILES = ("mnist", "fashion-mnist", "cifar10", "npz", "shards", "csv")
 POPULATIONS = ("linear", "teacher")
 NAMES = ("digits", *FROM_FILES, *POPULATIONS)
 
@@ -28,7 +30,8 @@ class DataSpec:
     """Which data to load, how many of them, and the seed of every draw.
 
     Args:
-        name: One of ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``npz``, ``csv``, ``linear``, ``teacher``.
+        name: One of ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``npz``, ``shards`` (a folder of files, of
+            which only the rows in use are in memory), ``csv``, ``linear``, ``teacher``.
         data_dir: Folder of the files (for ``npz`` and ``csv`` also the file itself); None for data that need no file.
         num_samples: Size of the sample S that is trained on, again and again.
         probe_size: How many of S, and how many held-out samples, are measured; changing it leaves S as it is.
@@ -116,7 +119,7 @@ class Split:
     """The sample S, its probe, and the held-out part, drawn once and never mixed.
 
     Args:
-        sample: S, the samples to train on.
+        stored: S, the samples to train on: arrays, or where they are read batch by batch.
         train_probe: The first rows of S, which is in random order: a random subset of S.
         heldout_probe: Samples that are not in S, to be measured; may have no row.
         heldout_rest: Further samples that are neither in S nor in ``heldout_probe``; may have no row.
@@ -129,7 +132,7 @@ class Split:
         input_radius: Norm that no input of the population exceeds, where the format or the population says so.
     """
 
-    sample: Batch
+    stored: Batch | StreamedSample
     train_probe: Batch
     heldout_probe: Batch
     heldout_rest: Batch
@@ -140,3 +143,12 @@ class Split:
     description: str
     class_names: tuple[str, ...] = ()
     input_radius: float | None = None
+
+    @cached_property
+    def sample(self) -> Batch:
+        """S in memory.
+
+        Raises:
+            ValueError: If S is read batch by batch and would take more than half of this machine's memory.
+        """
+        return self.stored if isinstance(self.stored, dict) else self.stored.rows(np.arange(len(self.stored)))

@@ -100,7 +100,7 @@ def on_fewer(prepared: Prepared, num: int) -> Prepared:
     split = prepared.split
     first = {name: array[:num] for name, array in split.sample.items()}
     probe = {name: array[:num] for name, array in split.train_probe.items()}
-    return dataclasses.replace(prepared, split=dataclasses.replace(split, sample=first, train_probe=probe))
+    return dataclasses.replace(prepared, split=dataclasses.replace(split, stored=first, train_probe=probe))
 
 
 def trivial(sample: Batch, heldout: Batch, num_outputs: int) -> Json:

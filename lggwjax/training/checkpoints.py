@@ -21,6 +21,8 @@ from jaxtyping import PyTree
 from lggwjax.training.loop import TrainState
 
 _PARTS = ("params", "previous", "opt_state")
+_POSITION = "position.json"  # of the iterator of batches, where it tells one
+_MAX_POSITION = 2**24
 _SUMS = "sha256.json"  # of every other file of a checkpoint, so that a damaged one is known before it is used
 
 
@@ -60,6 +62,8 @@ def save(directory: str | Path, state: TrainState) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         with _quiet(), ocp.PyTreeCheckpointer() as writer:
             writer.save(partial / "checkpoint", args=ocp.args.PyTreeSave(tree))
+        if state.position is not None:
+            (partial / "checkpoint" / _POSITION).write_text(state.position, encoding="utf8")
         (partial / "checkpoint" / _SUMS).write_text(json.dumps(_sums(partial / "checkpoint"), indent=0))
         _to_disk(partial)
         os.rename(partial / "checkpoint", final)
@@ -90,7 +94,22 @@ def restore(directory: str | Path, step: int, like: TrainState) -> TrainState:
     path = Path(directory).absolute() / str(step)
     _verify(path)
     stored = _stored(path)
-    return TrainState(step, **_read(path, stored, stored, {part: getattr(like, part) for part in _PARTS}))
+    arrays = _read(path, stored, stored, {part: getattr(like, part) for part in _PARTS})
+    return TrainState(step, **arrays, position=_position(path))
+
+
+def _position(path: Path) -> str | None:
+    if not (path / _POSITION).is_file():
+        return None
+    with (path / _POSITION).open("rb") as file:
+        text = file.read(_MAX_POSITION)
+    try:
+        json.loads(text)
+        return text.decode("utf8")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected JSON in {path / _POSITION}, got other data. Go on from another checkpoint."
+        ) from error
 
 
 def steps(directory: str | Path) -> list[int]:

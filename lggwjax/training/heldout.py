@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +16,11 @@ from scipy import special
 from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.products import inner_products
 from lggwjax.gradients.selection import Selection, batch_size
+from lggwjax.training.rows import Rows, num_rows, take_each
 
 NUM_BLOCKS = 16  # blocks of held-out samples behind each U-statistic
 LARGEST_BLOCK = 256  # samples differentiated at once
+MOST_BLOCKS = 64  # gradients kept, whatever the number of samples
 
 
 class Pass(NamedTuple):
@@ -57,7 +58,7 @@ def pass_over(
     loss: Partial,
     predict: Callable | None,
     params: PyTree,
-    data: PyTree,
+    data: PyTree | Rows,
     selection: Selection,
     num_blocks: int | None = None,
 ) -> Pass:
@@ -67,31 +68,37 @@ def pass_over(
         loss: From :func:`lggwjax.gradients.selection.as_partial`.
         predict: ``predict(params, example) -> (k,)`` scores, for the accuracy against ``example["y"]``; or None.
         params: Parameters.
-        data: n examples along the leading axis.
+        data: n examples along the leading axis, or samples that are read when they are asked for, 256 at a time.
         selection: Gradient coordinates.
         num_blocks: Independent blocks asked for (the last samples make the blocks unequal by one at most), or None for
-            blocks of 256.
+            blocks of 256, and 64 larger ones where there are more.
 
     Returns:
         The pass; every sample counts once.
     """
-    num = batch_size(data)
-    num_blocks = -(-num // LARGEST_BLOCK) if num_blocks is None else min(num_blocks, num)
+    num = num_rows(data)
+    num_blocks = min(-(-num // LARGEST_BLOCK), MOST_BLOCKS) if num_blocks is None else min(num_blocks, num)
     bounds = np.linspace(0, num, num_blocks + 1).astype(int)
     width = int(np.diff(bounds).max())
-    gradients, totals = [], np.zeros(2)
-    for start, stop in pairwise(bounds):
-        # Blocks are filled up to one shape with samples of weight 0.
-        index = np.minimum(np.arange(start, start + width), num - 1)
-        weights = (np.arange(start, start + width) < stop).astype(np.float32)
-        block = jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], data)
-        gradient, sums = _block_sums(
-            loss, None if predict is None else Partial(predict), params, block, weights, selection
-        )
-        gradients.append(gradient / (stop - start))
+    # Blocks are filled up to one shape with samples of weight 0, and a large one is cut into parts of one shape.
+    parts = -(-width // LARGEST_BLOCK)
+    offsets = np.arange(-(-width // parts))
+    pieces = [(i, offsets + bounds[i] + part * len(offsets)) for i in range(num_blocks) for part in range(parts)]
+    scores = None if predict is None else Partial(predict)
+    gradients: list[Array] = []
+    totals = np.zeros(2)
+    blocks = take_each(data, [np.minimum(index, num - 1) for _, index in pieces])
+    for (i, index), block in zip(pieces, blocks, strict=True):
+        weights = (index < bounds[i + 1]).astype(np.float32)
+        gradient, sums = _block_sums(loss, scores, params, block, weights, selection)
+        if i == len(gradients):
+            gradients.append(gradient)
+        else:
+            gradients[i] += gradient
         totals += np.asarray(sums, np.float64)
-    accuracy = None if predict is None else float(totals[1] / num)
-    return Pass(jnp.stack(gradients), np.diff(bounds), float(totals[0] / num), accuracy)
+    sizes = np.diff(bounds)
+    means = jnp.stack([gradient / int(size) for gradient, size in zip(gradients, sizes, strict=True)])
+    return Pass(means, sizes, float(totals[0] / num), None if predict is None else float(totals[1] / num))
 
 
 @partial(jax.jit, static_argnames="selection")

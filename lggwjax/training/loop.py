@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal, NamedTuple, get_args
@@ -15,7 +15,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+from lggwjax.data.order import LARGEST_LIST, Order
 from lggwjax.gradients.selection import Selection, Wrt, batch_size, select
+from lggwjax.training.feed import feed
+from lggwjax.training.rows import Rows, num_rows, take_each
 
 Optimizer = Literal["gd", "sgd", "momentum", "adam", "adamw"]
 TrainFn = Callable[[PyTree, PyTree], tuple[Array, Array, PyTree]]
@@ -98,12 +101,14 @@ class TrainState(NamedTuple):
         params: ``{"params": ..., "state": ...}`` after them.
         previous: The same before the last step; equal to ``params`` at step 0.
         opt_state: The state of the optax optimiser.
+        position: Where the iterator of batches stands, as JSON; None where the step says it, or nothing does.
     """
 
     step: int
     params: PyTree
     previous: PyTree
     opt_state: PyTree
+    position: str | None = None
 
 
 def initial_state(params: PyTree, wrt: Wrt, spec: TrainSpec) -> TrainState:
@@ -139,7 +144,7 @@ def train(
     train_fn: TrainFn,
     wrt: Wrt,
     params: PyTree,
-    sample: PyTree,
+    sample: PyTree | Rows | Iterable[PyTree],
     spec: TrainSpec,
     *,
     draw_fresh: DrawFresh | None = None,
@@ -156,6 +161,7 @@ def train(
 
     Guarantees:
         * Started from any state it gave, training goes on bit for bit as if it had not stopped.
+        * A sample that is read when it is asked for gives the same states as one in memory, bit for bit.
         * Every state given is finite; it is held by nobody else, so keeping it or taking long over it changes nothing.
 
     Args:
@@ -164,7 +170,10 @@ def train(
         wrt: Mask or predicate on (path, leaf) of ``params``: which leaves are optimised. Of the others, those under
             ``state`` are replaced by what ``train_fn`` returns, and the rest stay.
         params: ``{"params": ..., "state": ...}`` at step 0.
-        sample: Arrays with a common leading axis n.
+        sample: A dict or other pytree of arrays with a common leading axis n; or samples that are read when they are
+            asked for, such as :class:`lggwjax.data.StreamedSample`; or any iterator of batches, a Grain loader or data
+            set of batches, say, taken in the order it gives. Where its iterator has ``get_state`` and ``set_state``,
+            the position travels with the states; else going on skips the batches taken before, and says so.
         spec: Optimiser, batch size, steps, seed.
         draw_fresh: ``(key, b) -> batch``, new samples; called with ``spec.fresh`` only.
         start: A state to go on from; ``params`` are then not looked at.
@@ -174,7 +183,8 @@ def train(
 
     Raises:
         ValueError: If the batch exceeds the sample, ``start`` lies beyond the last step, there is nothing to draw
-            fresh samples from, or ``train_fn`` returns another kind of state.
+            fresh samples from, an iterator ends early or its batches differ in form, or ``train_fn`` returns another
+            kind of state.
         TrainingDiverged: At the first step whose loss, parameters or statistics are not finite.
 
     Example:
@@ -189,26 +199,26 @@ def train(
     state = initial_state(params, wrt, spec) if start is None else start
     if state.step > spec.steps:
         raise ValueError(f"Expected a start before step {spec.steps}, got step {state.step}. Ask for more steps.")
-    batch_at = _fresh_batches(sample, spec, draw_fresh) if spec.fresh else _reused_batches(sample, spec)
+    batches = _batches(sample, spec, draw_fresh, state)
     # Seeds, steps and batches do not enter the program of a step: runs that differ in these only compile it once.
     rule = dataclasses.replace(spec, seed=0, steps=0, batch_size=None, fresh=False)
     update = _make_update(train_fn, select(state.params, wrt), rule)
     # An inner generator, so that what is wrong above is said at the call and not at the first state.
-    return _states(state, batch_at, update, spec)
+    return _states(state, batches, update, spec)
 
 
 def _states(
-    state: TrainState, batch_at: Callable[[int], PyTree], update: Callable, spec: TrainSpec
+    state: TrainState, batches: Iterator[tuple[PyTree, str | None]], update: Callable, spec: TrainSpec
 ) -> Iterator[TrainState]:
     if not bool(jax.jit(_all_finite)(state.params)):
         raise TrainingDiverged(state.step, spec.learning_rate)
     yield state
-    while state.step < spec.steps:
-        params, opt_state, finite = update(state.params, state.opt_state, batch_at(state.step))
+    for batch, position in batches:
+        params, opt_state, finite = update(state.params, state.opt_state, batch)
         step = state.step + 1
         if not bool(finite):
             raise TrainingDiverged(step, spec.learning_rate)
-        state = TrainState(step, params, state.params, opt_state)
+        state = TrainState(step, params, state.params, opt_state, position)
         yield state
 
 
@@ -267,39 +277,74 @@ def _stream(seed: int, stream: int) -> Array:
     return jax.random.fold_in(jax.random.key(np.uint32(seed)), stream)
 
 
+def _batches(
+    sample: PyTree | Rows | Iterable[PyTree], spec: TrainSpec, draw_fresh: DrawFresh | None, start: TrainState
+) -> Iterator[tuple[PyTree, str | None]]:
+    """The batch of every step to come, each with the position of the iterator that gave it."""
+    steps = range(start.step, spec.steps)
+    if spec.fresh:
+        batch_at = _fresh_batches(sample, spec, draw_fresh)
+    elif isinstance(sample, Rows):
+        rows_at = _rows_at(len(sample), spec)
+        return ((batch, None) for batch in take_each(sample, map(rows_at, steps)))
+    elif isinstance(sample, Iterator) or _gives_batches(sample):
+        if spec.batch_size is not None:
+            raise ValueError(f"Expected no batch_size with an iterator of batches, got {spec.batch_size}.")
+        return feed(sample, start.step, spec.steps, start.position)
+    else:
+        batch_at = _reused_batches(sample, spec)
+    return ((batch_at(step), None) for step in steps)
+
+
+def _gives_batches(sample: PyTree) -> bool:
+    """Whether it is no array and no container of arrays, but something that gives batches when iterated over."""
+    is_leaf = jax.tree_util.all_leaves([sample])
+    return is_leaf and isinstance(sample, Iterable) and not hasattr(sample, "shape")
+
+
 def _reused_batches(sample: PyTree, spec: TrainSpec) -> Callable[[int], PyTree]:
-    num_samples = batch_size(sample)
-    size = num_samples if spec.batch_size is None else spec.batch_size
-    if size > num_samples:
-        raise ValueError(f"Expected batch_size <= {num_samples}, the size of the sample, got {size}.")
+    rows_at = _rows_at(batch_size(sample), spec)
     sample = jax.tree.map(jnp.asarray, sample)
-    if size == num_samples:
+    if spec.batch_size in (None, batch_size(sample)):
         return lambda _: sample
     # The sample is an argument: closed over, it would be compiled in as a constant, a second copy of all data.
     take = jax.jit(lambda sample, rows: jax.tree.map(lambda leaf: leaf[rows], sample))
-    return lambda step: take(sample, _batch_rows(spec.seed, step, num_samples, size))
+    return lambda step: take(sample, rows_at(step))
 
 
-def _fresh_batches(sample: PyTree, spec: TrainSpec, draw_fresh: DrawFresh | None) -> Callable[[int], PyTree]:
+def _rows_at(num_samples: int, spec: TrainSpec) -> Callable[[int], np.ndarray]:
+    """Which samples make the batch of a step."""
+    size = num_samples if spec.batch_size is None else spec.batch_size
+    if size > num_samples:
+        raise ValueError(f"Expected batch_size <= {num_samples}, the size of the sample, got {size}.")
+    if size == num_samples:
+        return lambda _: np.arange(num_samples)
+    return lambda step: _batch_rows(spec.seed, step, num_samples, size)
+
+
+def _fresh_batches(sample: PyTree | Rows, spec: TrainSpec, draw_fresh: DrawFresh | None) -> Callable[[int], PyTree]:
     if draw_fresh is None:
         raise ValueError("Expected a population to draw fresh samples from, got a fixed sample. Leave fresh out.")
-    size = batch_size(sample) if spec.batch_size is None else spec.batch_size
+    size = num_rows(sample) if spec.batch_size is None else spec.batch_size
     key = _stream(spec.seed, _FRESH)
     return lambda step: jax.tree.map(jnp.asarray, draw_fresh(jax.random.fold_in(key, step), size))
 
 
 # Two orders are alive at a time, when a batch straddles them; a few more serve runs side by side.
 @lru_cache(maxsize=8)
-def _order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+def _order(seed: int, epoch: int, num_samples: int) -> np.ndarray | Order:
+    if num_samples > LARGEST_LIST:
+        return Order((seed, _ORDER, epoch), num_samples)
     key = jax.random.fold_in(_stream(seed, _ORDER), epoch)
     return np.asarray(jax.random.permutation(key, num_samples))
 
 
 def _batch_rows(seed: int, step: int, num_samples: int, size: int) -> np.ndarray:
     epoch, offset = divmod(step * size, num_samples)
-    rows = _order(seed, epoch, num_samples)[offset : offset + size]
-    if len(rows) < size:
-        rows = np.concatenate([rows, _order(seed, epoch + 1, num_samples)[: size - len(rows)]])
+    here = min(size, num_samples - offset)
+    rows = _order(seed, epoch, num_samples)[np.arange(offset, offset + here)]
+    if here < size:
+        rows = np.concatenate([rows, _order(seed, epoch + 1, num_samples)[np.arange(size - here)]])
     return rows
 
 

@@ -39,7 +39,8 @@ class Samples:
     """Which samples answer which question. Batches are pytrees with a leading axis.
 
     Attributes:
-        train: The training sample, for losses and the empirical gradient.
+        train: The training sample, for losses and the empirical gradient: all of it, also where its rows are read when
+            they are asked for (:class:`lggwjax.data.StreamedSample`).
         train_probe: Part of it, for widths.
         heldout: Samples that take no part in training, for losses, the deviation and the population descent; or None.
         heldout_probe: Part of them, for widths; or None.

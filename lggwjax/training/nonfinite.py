@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from lggwjax.gradients.chunks import checked_chunk, iter_chunks
-from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batch_size, select
+from lggwjax.gradients.chunks import checked_chunk
+from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, select
+from lggwjax.training.rows import Rows, chunks_of, num_rows
 
 _FLOATS = 2**25  # of per-sample gradients held at a time: this runs once, when all is lost anyway
 
@@ -28,13 +29,13 @@ def leaf_names(selection: Selection, params: PyTree) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in chosen]
 
 
-def blame(loss_fn: LossFn, params: PyTree, batch: PyTree, wrt: Wrt = None) -> str:
+def blame(loss_fn: LossFn, params: PyTree, batch: PyTree | Rows, wrt: Wrt = None) -> str:
     """Say which samples have a loss or gradient that is not finite.
 
     Args:
         loss_fn: ``loss_fn(params, example) -> scalar``.
         params: Where it is asked.
-        batch: Samples with a leading axis n.
+        batch: Samples with a leading axis n, or read when they are asked for.
         wrt: Which leaves are gradient coordinates; by default all floating ones.
 
     Returns:
@@ -45,12 +46,12 @@ def blame(loss_fn: LossFn, params: PyTree, batch: PyTree, wrt: Wrt = None) -> st
         >>> blame(root, {"a": jnp.ones(()), "b": jnp.ones(())}, jnp.array([1.0, 0.0, 4.0]))
         'sample 1 of 3 has a NaN or infinite gradient in a'
     """
-    selection, loss, num = select(params, wrt), as_partial(loss_fn), batch_size(batch)
+    selection, loss, num = select(params, wrt), as_partial(loss_fn), num_rows(batch)
     names = leaf_names(selection, params)
     num_floats = sum(leaf.size for leaf in selection.split(params)[0])
     chunk_size = checked_chunk(None, num, max(1, _FLOATS // max(1, num_floats)))
-    chunks = iter_chunks(batch, num, chunk_size)
-    parts = [np.asarray(_finite(loss, params, chunk, selection))[:count] for _, count, chunk in chunks]
+    chunks = chunks_of(batch, chunk_size)
+    parts = [np.asarray(_finite(loss, params, chunk, selection))[:count] for count, chunk in chunks]
     finite = np.concatenate(parts)
     bad = np.flatnonzero(~finite.all(axis=1))
     if not bad.size:

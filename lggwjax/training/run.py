@@ -84,7 +84,7 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Pre
     model = build_adapted(config.model, split.input_shape, split.num_outputs, config.training.seed, loss)
     heldout = _heldout(split)
     samples = Samples(
-        train=split.sample,
+        train=split.stored,
         train_probe=split.train_probe,
         heldout=heldout,
         heldout_probe=split.heldout_probe if heldout is not None and len(split.heldout_probe["y"]) else None,
@@ -115,7 +115,7 @@ def states(prepared: Prepared, start: TrainState | None = None) -> Iterator[Trai
         prepared.model.train_fn,
         prepared.model.wrt,
         prepared.model.params,
-        prepared.split.sample,
+        prepared.split.stored,
         prepared.config.training,
         draw_fresh=population.sample if prepared.config.training.fresh and population is not None else None,
         start=start,
@@ -189,7 +189,7 @@ def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) ->
                 record = recorder.measure(state.step, passes, state.params, previous)
             progress(state.step, record)
     except TrainingDiverged as error:
-        cause = blame(prepared.model.loss_fn, state.params, prepared.split.sample, prepared.model.wrt)
+        cause = blame(prepared.model.loss_fn, state.params, prepared.split.stored, prepared.model.wrt)
         raise TrainingDiverged(error.step, error.learning_rate, cause) from None
 
 
