@@ -108,6 +108,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them"
     )
+    group.add_argument(
+        "--non-finite",
+        default="stop",
+        metavar="P",
+        help="a sample with a NaN or infinite loss or gradient: stop there, or skip it from then on (default stop)",
+    )
 
 
 def add_measuring(parser: argparse.ArgumentParser, *, path: bool = True) -> None:

@@ -93,6 +93,19 @@ def restore(directory: str | Path, step: int, like: TrainState) -> TrainState:
     return TrainState(step, **_read(path, stored, stored, {part: getattr(like, part) for part in _PARTS}))
 
 
+def verify(directory: str | Path, step: int) -> None:
+    """Compare a checkpoint with the sums that were written with it, without loading it.
+
+    Args:
+        directory: The folder given to `save`.
+        step: One of `steps`.
+
+    Raises:
+        DamagedCheckpoint: As `restore`.
+    """
+    _verify(Path(directory).absolute() / str(step))
+
+
 def steps(directory: str | Path) -> list[int]:
     """List the steps of which ``directory`` holds a complete checkpoint, rising; none if there is no such folder."""
     folder = Path(directory)
