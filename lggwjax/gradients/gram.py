@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
-from lggwjax.gradients.layout import gram_layout, path_layout
+from lggwjax.gradients.halving import halving
+from lggwjax.gradients.layout import Layout, gram_layout, path_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import cross_gram, path_products
 from lggwjax.gradients.selection import LossFn, Selection, Wrt
@@ -88,7 +89,16 @@ def cloud_gram(
     if not problem.engine.held:
         return jnp.zeros((num * length,) * 2)  # the loss does not depend on its parameters
     layout = gram_layout(problem.engine, num * length, chunk_size, max_memory)
-    blocks = _Blocks(problem, path, batch, min(layout.chunk_size, num))
+    first = min(layout.chunk_size, num)
+
+    def measure(size: int) -> Float[Array, "N N"]:
+        return _cloud_gram(problem, path, batch, layout._replace(chunk_size=size, keep=layout.keep and size == first))
+
+    return halving(measure, first)
+
+
+def _cloud_gram(problem: Problem, path: Iterable[PyTree], batch: PyTree, layout: Layout) -> Float[Array, "N N"]:
+    blocks = _Blocks(problem, path, batch, layout.chunk_size)
     held = problem.engine.held
     if layout.keep:
         arrays = joined([arrays for _, arrays in blocks])
@@ -212,15 +222,21 @@ def path_grams(
     num, length = problem.num_samples, len(references)
     if not problem.engine.held:
         return PathGrams(jnp.zeros((num, length, length)), references)
-    chunk_size = path_layout(problem.engine, num, length, chunk_size, max_memory).chunk_size
+    fitting = path_layout(problem.engine, num, length, chunk_size, max_memory).chunk_size
+    whole = halving(lambda size: _path_grams(problem, checkpoints, references, batch, size), fitting)
+    # A difference of equal gradients may leave a rounding where the compiler fuses one of them with its product.
+    return PathGrams(whole.at[:, 0].set(0).at[:, :, 0].set(0), references)
+
+
+def _path_grams(
+    problem: Problem, checkpoints: Iterable[PyTree], references: tuple[int, ...], batch: PyTree, chunk_size: int
+) -> Float[Array, "n T T"]:
     grams = []
-    for _, count, chunk in iter_chunks(batch, num, chunk_size):
+    for _, count, chunk in iter_chunks(batch, problem.num_samples, chunk_size):
         steps = [_finished(problem.factors(params, chunk)) for params in checkpoints]
         grams.append(_finished(path_products(problem.engine.held, steps, references)[:count]))
         del steps  # before those of the next chunk are made
-    whole = grams[0] if len(grams) == 1 else jnp.concatenate(grams)
-    # A difference of equal gradients may leave a rounding where the compiler fuses one of them with its product.
-    return PathGrams(whole.at[:, 0].set(0).at[:, :, 0].set(0), references)
+    return grams[0] if len(grams) == 1 else jnp.concatenate(grams)
 
 
 def moving_references(path: Iterable[PyTree], selection: Selection) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 from scipy import special
 
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import inner_products
 from lggwjax.gradients.selection import Selection, batch_size
@@ -78,20 +79,30 @@ def pass_over(
     num = batch_size(data)
     num_blocks = -(-num // LARGEST_BLOCK) if num_blocks is None else min(num_blocks, num)
     bounds = np.linspace(0, num, num_blocks + 1).astype(int)
-    width = int(np.diff(bounds).max())
-    gradients, totals = [], np.zeros(2)
-    for start, stop in pairwise(bounds):
-        # Blocks are filled up to one shape with samples of weight 0.
-        index = np.minimum(np.arange(start, start + width), num - 1)
-        weights = (np.arange(start, start + width) < stop).astype(np.float32)
-        block = jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], data)
-        gradient, sums = _block_sums(
-            loss, None if predict is None else Partial(predict), params, block, weights, selection
-        )
-        gradients.append(gradient / (stop - start))
-        totals += np.asarray(sums, np.float64)
+    scores = None if predict is None else Partial(predict)
+
+    def measure(size: int) -> tuple[Float[Array, "M p"], np.ndarray]:
+        found = [_sums(loss, scores, params, data, selection, block, size) for block in pairwise(bounds)]
+        return jnp.stack([gradient for gradient, _ in found]), sum((sums for _, sums in found), np.zeros(2))
+
+    gradients, totals = halving(measure, int(np.diff(bounds).max()))
     accuracy = None if predict is None else float(totals[1] / num)
-    return Pass(jnp.stack(gradients), np.diff(bounds), float(totals[0] / num), accuracy)
+    return Pass(gradients, np.diff(bounds), float(totals[0] / num), accuracy)
+
+
+def _sums(loss, predict, params, data, selection, block, size) -> tuple[Float[Array, " p"], np.ndarray]:
+    """Mean gradient of a block of samples, and the sums of loss and hits, ``size`` samples at once."""
+    (start, stop), last = block, batch_size(data) - 1
+    gradient, totals = None, np.zeros(2)
+    for first in range(start, stop, size):
+        # Chunks are filled up to one shape with samples of weight 0.
+        index = np.minimum(np.arange(first, first + size), last)
+        weights = (np.arange(first, first + size) < stop).astype(np.float32)
+        chunk = jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], data)
+        part, sums = _block_sums(loss, predict, params, chunk, weights, selection)
+        gradient = part if gradient is None else gradient + part
+        totals += np.asarray(sums, np.float64)
+    return jnp.asarray(gradient) / (stop - start), totals
 
 
 @partial(jax.jit, static_argnames="selection")
@@ -204,11 +215,15 @@ def sample_descents(
     num = batch_size(data)
     if num < 2:
         raise ValueError(f"Expected at least 2 held-out samples, got {num}. Hold out more samples.")
-    parts = [
-        np.asarray(_descents(loss, before, after, c, selection), np.float64)[:count]
-        for _, count, c in iter_chunks(data, num, min(num, LARGEST_BLOCK))
-    ]
-    return np.concatenate(parts)
+
+    def measure(size: int) -> Float[np.ndarray, " m"]:
+        parts = [
+            np.asarray(_descents(loss, before, after, chunk, selection), np.float64)[:count]
+            for _, count, chunk in iter_chunks(data, num, size)
+        ]
+        return np.concatenate(parts)
+
+    return halving(measure, min(num, LARGEST_BLOCK))
 
 
 @partial(jax.jit, static_argnames="selection")

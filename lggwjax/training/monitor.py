@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.engine import pose
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import gram_layout
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.projections import leaf_products
@@ -131,8 +132,8 @@ class Monitor:
             predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against ``example["y"]``.
             feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
             writers: Called with each report, in order; see :mod:`lggwjax.training.writers`.
-            non_finite: What a NaN or infinity in a loss or gradient does: ``stop`` raises; ``skip`` leaves that look out:
-                a warning names the sample, the layers and the step, the path and the judgement stay as they were, and
+            non_finite: What a NaN or infinity in a loss or gradient does: ``stop`` raises; ``skip`` leaves that look
+                out: a warning names the sample, the layers and the step, path and judgement stay as they were, and
                 ``skipped_looks`` of the next records counts it.
             clock: Seconds, for ``overhead`` and the record.
 
@@ -275,11 +276,15 @@ class Monitor:
         split = problem.selection.split
         step = [a - b for a, b in zip(split(before)[0], split(after)[0], strict=True)]
         chunk_size = gram_layout(problem.engine, problem.num_samples, None, None).chunk_size
-        parts = [
-            np.asarray(leaf_products(problem, problem.factors(before, chunk), step), np.float64)[:count]
-            for _, count, chunk in iter_chunks(self._heldout, problem.num_samples, chunk_size)
-        ]
-        values = np.concatenate(parts)
+
+        def measure(size: int) -> Float[np.ndarray, "m L"]:
+            parts = [
+                np.asarray(leaf_products(problem, problem.factors(before, chunk), step), np.float64)[:count]
+                for _, count, chunk in iter_chunks(self._heldout, problem.num_samples, size)
+            ]
+            return np.concatenate(parts)
+
+        values = halving(measure, chunk_size)
         if not np.isfinite(values).all():
             cause = blame(self._loss_fn, before, self._heldout, self._wrt)
             raise FloatingPointError(f"A gradient on the held-out probe is NaN or infinite: {cause or 'of the step'}.")

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.engine import Problem
 from lggwjax.gradients.gram import is_short_step, joined
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.per_sample import iter_chunks
 from lggwjax.gradients.products import compact, compact_held, cross_gram, pair_products
 from lggwjax.gradients.projections import distances, project_factors
@@ -101,8 +102,14 @@ class Probe:
 
     def _factors(self, params: PyTree) -> list[Array]:
         """One pass over the probe."""
-        chunks = iter_chunks(self.batch, self.problem.num_samples, self.chunk_size)
-        return joined([[array[:count] for array in self.problem.factors(params, chunk)] for _, count, chunk in chunks])
+
+        def measure(size: int) -> list[Array]:
+            chunks = iter_chunks(self.batch, self.problem.num_samples, size)
+            return joined(
+                [[array[:count] for array in self.problem.factors(params, chunk)] for _, count, chunk in chunks]
+            )
+
+        return halving(measure, self.chunk_size)
 
     def _grow(self, path: ExactPath, params: PyTree, arrays: list[Array]) -> ExactPath:
         """Add a row to each sample's Gram matrix: products of differences, each taken relative to its reference."""
