@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ _DRAW_FIELDS = ("num_draws", "num_samples", "num_checkpoints")
 _INTERVALS = ("ci95", "draws_bound95")
 
 
+@functools.cache  # asked for at every field of every record
 def columns() -> tuple[str, ...]:
     """Name the columns that every run's table has, in order.
 
@@ -56,6 +58,11 @@ def columns() -> tuple[str, ...]:
     names += [f"{name}.{field}" for name in (*WIDTHS, *NERCS) for field in _DRAW_FIELDS]
     names += [f"{group}.{field}" for group, fields in _GROUPS.items() for field in fields]
     return tuple(names)
+
+
+@functools.cache
+def _known() -> frozenset[str]:
+    return frozenset(columns())
 
 
 def load_run(folder: str | Path) -> pd.DataFrame:
@@ -91,7 +98,7 @@ def load_run(folder: str | Path) -> pd.DataFrame:
                 "Restore the file, or measure again into a new folder."
             )
         rows.append(row)
-    extra = {name: None for row in rows for name in row if name not in columns()}
+    extra = {name: None for row in rows for name in row if name not in _known()}
     table = pd.DataFrame(rows, columns=[*columns(), *extra])
     numeric = list(columns()[1:])
     table[numeric] = table[numeric].astype(float)
@@ -308,7 +315,7 @@ def _flat_estimate(name: str, value: Any, place: str) -> dict[str, Any]:
         else:
             raise ValueError(f"Expected [low, high] for {name}.{field} at {place}, got {part!r}. Restore the file.")
         for column, end in ends.items():
-            if column in columns() and not _is_number(end):
+            if column in _known() and not _is_number(end):
                 raise ValueError(f"Expected a number or null for {column} at {place}, got {end!r}. Restore the file.")
         row |= ends
     return row

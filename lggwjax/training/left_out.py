@@ -72,7 +72,7 @@ class LeftOut:
 
     def found_in_batch(self, step: int, params: PyTree, rows: np.ndarray) -> bool:
         """Look through some samples trained on; whether more are left out now."""
-        return self._search("train", step, params, rows)
+        return self._search("train", step, params, np.sort(rows))
 
     def found(self, step: int, *points: PyTree) -> bool:
         """Look through all samples at some parameters; whether more are left out now."""
