@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
 from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import Layout, stream_layout
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
 from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
@@ -349,6 +350,13 @@ def _streamed_width(
     key, problem: Problem, path: Iterable[PyTree], batch: PyTree, num_draws: int, layout: Layout
 ) -> WidthEstimate:
     """Project chunk by chunk and keep the largest and smallest projection on each direction."""
+    measure = lambda size: _streamed(key, problem, path, batch, num_draws, layout._replace(chunk_size=size))  # noqa: E731
+    return halving(measure, layout.chunk_size)
+
+
+def _streamed(
+    key, problem: Problem, path: Iterable[PyTree], batch: PyTree, num_draws: int, layout: Layout
+) -> WidthEstimate:
     extremes = RunningExtremes.empty(num_draws)
     reference, length, largest = None, 0, jnp.zeros(())
     for params in path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,6 +91,40 @@ def shard_samples(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda leaf: place(leaf, spread_over(mesh) if divides else whole_on(mesh)), batch)
 
 
+def shard_rows(read: Callable[[np.ndarray], PyTree], rows: np.ndarray, mesh: Mesh) -> PyTree:
+    """Read some samples and spread them over the devices; each process reads those of its own devices alone.
+
+    Args:
+        read: From row numbers to a batch.
+        rows: Which rows; the same on every process.
+        mesh: From :func:`device_mesh`.
+
+    Returns:
+        The batch, as :func:`shard_samples` gives it.
+    """
+    num, spread = len(rows), spread_over(mesh)
+    if jax.process_count() == 1 or num % num_shares(mesh):
+        return shard_samples(read(rows), mesh)
+    held_here = spread.addressable_devices_indices_map((num,))
+    parts = [index[0].indices(num)[:2] for index in held_here.values() if index is not None]
+    first, last = min(start for start, _ in parts), max(stop for _, stop in parts)
+    held = read(rows[first:last])
+
+    def placed(leaf: Any) -> Array:
+        local = np.asarray(leaf)
+        shape = (num, *local.shape[1:])
+        return jax.make_array_from_callback(
+            shape, spread, lambda index: local[_moved_by((index or (slice(None),))[0], num, first)]
+        )
+
+    return jax.tree.map(placed, held)
+
+
+def _moved_by(rows: slice, num: int, first: int) -> slice:
+    start, stop, _ = rows.indices(num)
+    return slice(start - first, stop - first)
+
+
 def shard_parameters(params: PyTree, mesh: Mesh) -> PyTree:
     """Spread parameters over the axis ``parameters``: each leaf along its longest axis that divides.
 
@@ -129,13 +164,22 @@ def mesh_of(params: PyTree, batch: PyTree) -> Mesh | None:
     leaves = jax.tree.leaves((params, batch))
     if any(isinstance(leaf, Tracer) for leaf in [*leaves, jnp.add(0, 0)]):
         return None
+    found = lies_on((params, batch))
+    if found is not None:
+        return found
     arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
-    for array in arrays:
-        if isinstance(array.sharding, NamedSharding) and array.sharding.num_devices > 1:
-            return _automatic(array.sharding.mesh)
     if any(array.committed and array.sharding.num_devices == 1 for array in arrays) and jax.process_count() == 1:
         return None
     return device_mesh() if jax.device_count() > 1 else None
+
+
+def lies_on(tree: PyTree) -> Mesh | None:
+    """The mesh of several devices on which arrays lie already; None where they lie on one, or are traced."""
+    for leaf in jax.tree.leaves(tree):
+        held = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+        if isinstance(held, NamedSharding) and held.num_devices > 1:
+            return _automatic(held.mesh)
+    return None
 
 
 def num_shares(mesh: Mesh | None) -> int:

@@ -66,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, MemoryError) as error:
         print(f"lggwjax: {_one_line(error) or type(error).__name__}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # what jax says of a device's memory
+            raise
+        said = "Take smaller batches, a smaller model or fewer samples, or a device with more memory."
+        print(f"lggwjax: {_one_line(error)} {said}", file=sys.stderr)
+        return 1
 
 
 def _one_line(error: BaseException) -> str:

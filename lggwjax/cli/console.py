@@ -13,13 +13,18 @@ def print_summary(page: Path) -> None:
     """Print a run's measurements and where its page lies."""
     from rich.console import Console
 
-    from lggwjax.report import load_config, load_run, summary_table, unseen_word, words
+    from lggwjax.report import load_config, load_run, num_skipped, summary_table, unseen_word, words
 
     # Cut off at 80 columns, a table in a log file would lose its intervals.
     console, records = Console(width=None if sys.stdout.isatty() else 120), load_run(page.parent)
     if records.empty:
         raise ValueError(f"Expected records in {page.parent / 'metrics.jsonl'}, got none. Restore it, or run again.")
     console.print(summary_table(records, words(records), unseen_word(load_config(page.parent))))
+    if any(left := num_skipped(records)):
+        said = (
+            f"left out: {left[0]} samples trained on and {left[1]} held out, whose loss or gradient was NaN or infinite"
+        )
+        console.print(said, highlight=False, soft_wrap=True)
     training, measuring = records["seconds.training"].iloc[-1], records["seconds.measuring"].iloc[-1]
     share = 100 * measuring / max(training + measuring, 1e-9)
     console.print(f"training {training:.1f} s, measuring {measuring:.1f} s ({share:.0f}%)", highlight=False)

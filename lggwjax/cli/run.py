@@ -52,6 +52,7 @@ def _run(options: argparse.Namespace) -> int:
             steps=num_steps(options),
             seed=options.seed,
             fresh=options.fresh,
+            non_finite=options.non_finite,
         )
         measuring = MeasureSpec(options.measurements, options.spacing, options.directions)
         prepared = prepare_run(RunConfig(data, model, training, measuring))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -108,19 +108,31 @@ class StreamedSample:
     Attributes:
         shards: Where the rows are read.
         order: Which rows; entry i of S is row ``order[i]``.
-        num_samples: Size of S, the first entries of the order.
+        num_samples: Size of S.
+        left_out: Entries of the order that S is without, rising.
     """
 
     shards: Shards
     order: np.ndarray | Order
     num_samples: int
+    left_out: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.num_samples
 
     def rows(self, indices: np.ndarray) -> Batch:
         """Read samples; see :meth:`Shards.rows`."""
-        return self.shards.rows(self.order[np.asarray(indices)])
+        indices = np.asarray(indices)
+        if self.left_out:
+            # Entry i of what is left lies as many entries further on as are left out before it.
+            gaps = np.asarray(self.left_out) - np.arange(len(self.left_out))
+            indices = indices + np.searchsorted(gaps, indices, side="right")
+        return self.shards.rows(self.order[indices])
+
+    def without(self, entries: Collection[int]) -> StreamedSample:
+        """The same without some entries."""
+        left_out = tuple(sorted(set(entries)))
+        return replace(self, num_samples=self.num_samples - len(left_out), left_out=left_out)
 
 
 def open_shards(folder: str | Path) -> Shards:

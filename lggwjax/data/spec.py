@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -152,3 +153,27 @@ class Split:
             ValueError: If S is read batch by batch and would take more than half of this machine's memory.
         """
         return self.stored if isinstance(self.stored, dict) else self.stored.rows(np.arange(len(self.stored)))
+
+    def without(self, train: Collection[int], heldout: Collection[int]) -> Split:
+        """Leave samples out.
+
+        Args:
+            train: Rows of ``stored``.
+            heldout: Rows of ``heldout_probe``, and of ``heldout_rest`` counted on from there.
+
+        Returns:
+            The rest; a probe is smaller by those of its samples that are left out.
+        """
+        num = len(self.heldout_probe["y"])
+        return replace(
+            self,
+            stored=_without(self.stored, train) if isinstance(self.stored, dict) else self.stored.without(train),
+            train_probe=_without(self.train_probe, train),
+            heldout_probe=_without(self.heldout_probe, heldout),
+            heldout_rest=_without(self.heldout_rest, [row - num for row in heldout]),
+        )
+
+
+def _without(batch: Batch, rows: Collection[int]) -> Batch:
+    kept = ~np.isin(np.arange(len(batch["y"])), list(rows))
+    return {name: leaf[kept] for name, leaf in batch.items()}

@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
-from lggwjax.gradients.layout import gram_layout, path_layout
+from lggwjax.gradients.halving import halving
+from lggwjax.gradients.layout import Layout, gram_layout, path_layout
 from lggwjax.gradients.products import cross_gram, path_products
 from lggwjax.gradients.selection import LossFn, Selection, Wrt
 from lggwjax.sharding import gathered, num_shares
@@ -87,9 +88,18 @@ def cloud_gram(
     num, length = problem.num_samples, sum(1 for _ in path)
     if not problem.engine.held:
         return jnp.zeros((num * length,) * 2)  # the loss does not depend on its parameters
+    layout = gram_layout(problem.engine, num * length, chunk_size, max_memory, num_shares(problem.mesh))
+    first = min(layout.chunk_size, num)
+
+    def measure(size: int) -> Float[Array, "N N"]:
+        return _cloud_gram(problem, path, batch, layout._replace(chunk_size=size, keep=layout.keep and size == first))
+
+    return halving(measure, first)
+
+
+def _cloud_gram(problem: Problem, path: Iterable[PyTree], batch: PyTree, layout: Layout) -> Float[Array, "N N"]:
     held, mesh = problem.engine.held, problem.mesh
-    layout = gram_layout(problem.engine, num * length, chunk_size, max_memory, num_shares(mesh))
-    blocks = _Blocks(problem, path, batch, min(layout.chunk_size, num))
+    blocks = _Blocks(problem, path, batch, layout.chunk_size)
     if layout.keep:
         parts, counts = [], []
         for _, count, arrays in blocks:
@@ -230,17 +240,23 @@ def path_grams(
     num, length = problem.num_samples, len(references)
     if not problem.engine.held:
         return PathGrams(jnp.zeros((num, length, length)), references)
-    mesh = problem.mesh
-    chunk_size = path_layout(problem.engine, num, length, chunk_size, max_memory, num_shares(mesh)).chunk_size
-    grams = []
+    shares = num_shares(problem.mesh)
+    fitting = path_layout(problem.engine, num, length, chunk_size, max_memory, shares).chunk_size
+    whole = halving(lambda size: _path_grams(problem, checkpoints, references, batch, size), fitting)
+    # A difference of equal gradients may leave a rounding where the compiler fuses one of them with its product.
+    return PathGrams(whole.at[:, 0].set(0).at[:, :, 0].set(0), references)
+
+
+def _path_grams(
+    problem: Problem, checkpoints: Iterable[PyTree], references: tuple[int, ...], batch: PyTree, chunk_size: int
+) -> Float[Array, "n T T"]:
+    grams, mesh = [], problem.mesh
     for _, count, chunk in problem.chunks(batch, chunk_size):
         steps = [_finished(problem.factors(params, chunk)) for params in checkpoints]
         products = path_products(problem.engine.held, steps, references, num_shares(mesh))
         grams.append(_finished(gathered(products, mesh, count)))
         del steps  # before those of the next chunk are made
-    whole = grams[0] if len(grams) == 1 else jnp.concatenate(grams)
-    # A difference of equal gradients may leave a rounding where the compiler fuses one of them with its product.
-    return PathGrams(whole.at[:, 0].set(0).at[:, :, 0].set(0), references)
+    return grams[0] if len(grams) == 1 else jnp.concatenate(grams)
 
 
 def moving_references(path: Iterable[PyTree], selection: Selection) -> tuple[int, ...]:

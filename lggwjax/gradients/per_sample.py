@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from lggwjax.gradients.chunks import checked_chunk, iter_chunks
-from lggwjax.gradients.engine import pose
+from lggwjax.gradients.engine import Problem, pose
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.selection import LossFn, Wrt
 
 CHUNK_BYTES = 2**29  # gradients computed at once when the caller does not choose
@@ -48,6 +49,10 @@ def per_sample_gradients(
     problem = pose(loss_fn, params, batch, wrt, self_check=False)
     held = sum(layer.size for layer in problem.engine.layers) * 4
     chunk_size = checked_chunk(chunk_size, problem.num_samples, max(1, CHUNK_BYTES // max(held, 1)))
+    return halving(lambda size: _in_chunks(problem, params, batch, size), chunk_size)
+
+
+def _in_chunks(problem: Problem, params: PyTree, batch: PyTree, chunk_size: int) -> PyTree:
     chunks = [
         [leaf[:count] for leaf in problem.engine.gradients(problem.loss, params, chunk)]
         for _, count, chunk in iter_chunks(batch, problem.num_samples, chunk_size)

@@ -14,6 +14,7 @@ from lggwjax.gradients.costs import needs_contraction
 from lggwjax.gradients.directions import directions_of_leaf
 from lggwjax.gradients.engine import Held, Problem, pose
 from lggwjax.gradients.forms import HIGHEST, Operands, Product, working
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import stream_layout
 from lggwjax.gradients.products import pair_products
 from lggwjax.gradients.selection import LossFn, Wrt
@@ -74,14 +75,18 @@ def random_projections(
     layout = stream_layout(problem.engine, problem.num_samples, 1, num_draws, chunk_size, max_memory, shares)
     if not problem.engine.held:
         return jnp.zeros((problem.num_samples, num_draws))  # the loss does not depend on its parameters
-    parts = []
-    for _, count, chunk in problem.chunks(batch, layout.chunk_size):
-        if layout.route == "jvp":
-            found = project_by_jvp(problem, key, params, chunk, num_draws)
-        else:
-            found = project_factors(problem, key, problem.factors(params, chunk), num_draws)
-        parts.append(gathered(found, mesh, count))
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+    def measure(size: int) -> Float[Array, "n K"]:
+        parts = []
+        for _, count, chunk in problem.chunks(batch, size):
+            if layout.route == "jvp":
+                found = project_by_jvp(problem, key, params, chunk, num_draws)
+            else:
+                found = project_factors(problem, key, problem.factors(params, chunk), num_draws)
+            parts.append(gathered(found, mesh, count))
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+    return halving(measure, layout.chunk_size)
 
 
 def project_factors(problem: Problem, key: Key[Array, ""], arrays: list[Array], num_draws: int) -> Float[Array, "n K"]:

@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.chunks import iter_chunks
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.selection import Selection, batch_size
 
 SAMPLES_AT_ONCE = 256
@@ -38,8 +39,15 @@ def signed_mean_norms(
         One norm a sign vector. Memory: b gradients.
     """
     num = batch_size(batch)
+    return halving(
+        lambda size: _in_chunks(loss, params, batch, signs, selection, size), min(num, chunk_size or SAMPLES_AT_ONCE)
+    )
+
+
+def _in_chunks(loss, params, batch, signs, selection, chunk_size) -> Float[Array, " b"]:
+    num = batch_size(batch)
     totals: list[Any] = [None] * len(signs)
-    for start, count, chunk in iter_chunks(batch, num, min(num, chunk_size or SAMPLES_AT_ONCE)):
+    for start, count, chunk in iter_chunks(batch, num, chunk_size):
         width = jax.tree.leaves(chunk)[0].shape[0]
         # A last chunk that is filled up repeats samples: their sign is 0.
         part = jnp.pad(signs[:, start : start + count], ((0, 0), (0, width - count)))

@@ -6,7 +6,7 @@ from lggwjax.report.curves import Setting
 from lggwjax.report.document import SavedFigure
 from lggwjax.report.gallery import save_all
 from lggwjax.report.page import write_document, write_page, write_study_page
-from lggwjax.report.records import load_config, load_run, unseen_word
+from lggwjax.report.records import load_config, load_run, num_skipped, unseen_word
 from lggwjax.report.run_page import run_document
 from lggwjax.report.table import summary_table
 from lggwjax.report.verdict import Verdict, judge, verdict, words
@@ -18,6 +18,7 @@ __all__ = [
     "judge",
     "load_config",
     "load_run",
+    "num_skipped",
     "run_document",
     "save_all",
     "summary_table",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ _DRAW_FIELDS = ("num_draws", "num_samples", "num_checkpoints")
 _INTERVALS = ("ci95", "draws_bound95")
 
 
+@functools.cache  # asked for at every field of every record
 def columns() -> tuple[str, ...]:
     """Name the columns that every run's table has, in order.
 
@@ -58,6 +60,11 @@ def columns() -> tuple[str, ...]:
     return tuple(names)
 
 
+@functools.cache
+def _known() -> frozenset[str]:
+    return frozenset(columns())
+
+
 def load_run(folder: str | Path) -> pd.DataFrame:
     r"""Read the measurements of a run as one flat table.
 
@@ -67,7 +74,7 @@ def load_run(folder: str | Path) -> pd.DataFrame:
     Returns:
         One row per measurement, in the order of the steps. Nested values become columns such as ``lggw.value``,
         ``lggw.ci95_low``, ``lggw.ci95_high``, ``features.l1``, ``seconds.training`` and ``status.lggw``; ``null``
-        becomes NaN. All of `columns` are there, also where a run measured nothing for them. A last line that was torn
+        becomes NaN, and samples that were left out become their number, ``skipped.train`` and ``skipped.heldout``. All of `columns` are there, also where a run measured nothing for them. A last line that was torn
         off while being written is left out.
 
     Raises:
@@ -91,7 +98,7 @@ def load_run(folder: str | Path) -> pd.DataFrame:
                 "Restore the file, or measure again into a new folder."
             )
         rows.append(row)
-    extra = {name: None for row in rows for name in row if name not in columns()}
+    extra = {name: None for row in rows for name in row if name not in _known()}
     table = pd.DataFrame(rows, columns=[*columns(), *extra])
     numeric = list(columns()[1:])
     table[numeric] = table[numeric].astype(float)
@@ -190,6 +197,26 @@ def move_word(config: Mapping[str, Any]) -> Literal["step", "move"]:
     return "step" if isinstance(training, Mapping) and training.get("trained_here", True) else "move"
 
 
+def num_skipped(records: pd.DataFrame) -> tuple[int, int]:
+    """Count the samples that a run left out by its end, because their loss or gradient was NaN or infinite.
+
+    Args:
+        records: The table from `load_run`.
+
+    Returns:
+        How many of those trained on, and how many held out; 0 where nothing was recorded.
+
+    Example:
+        >>> num_skipped(pd.DataFrame({"skipped.train": [0, 2], "skipped.heldout": [1, 1]}))
+        (2, 1)
+    """
+    train, heldout = (
+        int(records[name].iloc[-1]) if name in records and len(records) and pd.notna(records[name].iloc[-1]) else 0
+        for name in ("skipped.train", "skipped.heldout")
+    )
+    return train, heldout
+
+
 def read_object(path: Path, advice: str) -> dict[str, Any]:
     """Read a file that holds one strict JSON object.
 
@@ -253,13 +280,25 @@ def _flat(record: dict[str, Any], place: str) -> dict[str, Any]:
     for name, value in record.items():
         if name in SCALARS and not _is_number(value):
             raise ValueError(f"Expected a number or null for {name} at {place}, got {value!r}. Restore the file.")
-        if name in ESTIMATES and value is not None:
+        if name == "skipped":
+            row |= _flat_skipped(value, place)
+        elif name in ESTIMATES and value is not None:
             row |= _flat_estimate(name, value, place)
         elif isinstance(value, dict):
             row |= {f"{name}.{field}": part for field, part in value.items()}
         elif name not in ESTIMATES and not (name in (*_GROUPS, "status") and value is None):
             row[name] = value
     return row
+
+
+def _flat_skipped(value: Any, place: str) -> dict[str, int]:
+    sides = value if isinstance(value, dict) else {"": value}
+    for side, rows in sides.items():
+        if side not in ("train", "heldout") or not isinstance(rows, list):
+            raise ValueError(
+                f"Expected lists of samples, train and heldout, for skipped at {place}, got {value!r}. Restore the file."
+            )
+    return {f"skipped.{side}": len(rows) for side, rows in sides.items()}
 
 
 def _flat_estimate(name: str, value: Any, place: str) -> dict[str, Any]:
@@ -276,7 +315,7 @@ def _flat_estimate(name: str, value: Any, place: str) -> dict[str, Any]:
         else:
             raise ValueError(f"Expected [low, high] for {name}.{field} at {place}, got {part!r}. Restore the file.")
         for column, end in ends.items():
-            if column in columns() and not _is_number(end):
+            if column in _known() and not _is_number(end):
                 raise ValueError(f"Expected a number or null for {column} at {place}, got {end!r}. Restore the file.")
         row |= ends
     return row

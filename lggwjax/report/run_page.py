@@ -23,6 +23,7 @@ from lggwjax.report.records import (
     load_config,
     load_run,
     move_word,
+    num_skipped,
     unseen_word,
 )
 from lggwjax.report.table import NONE, estimate_text, measured, number_text
@@ -127,11 +128,19 @@ def _done(records: pd.DataFrame, config: Mapping[str, Any]) -> Text:
         reuse = Text("over the same samples", "同じサンプルを使って")
     early = unfinished(records, config)
     early = early if early is EMPTY else Text(f" {early.en}", early.ja)
-    values |= {"where": where, "steps": f"{last['step']:,.0f}", "passes": passes, "reuse": reuse}
+    left = num_skipped(records)
+    skipped = EMPTY
+    if any(left):
+        skipped = Text(
+            " Left out on the way, because their loss or gradient was NaN or infinite: {a} samples trained on and {b} "
+            "held out.",
+            "損失か勾配が NaN または無限大になったため、訓練サンプル{a}個とホールドアウト{b}個を途中で除外しました。",
+        ).format(a=left[0], b=left[1])
+    values |= {"skipped": skipped, "where": where, "steps": f"{last['step']:,.0f}", "passes": passes, "reuse": reuse}
     return Text(
         "{named} was trained{where} for {steps} step{more}{passes} {reuse} ({how}), and measured {num} time{s} on the "
-        "way.{early}{about}",
-        "{named}を{where}{reuse}{steps}ステップ{passes}学習させ（{how}）、途中で{num}回測定しました。{early}{about}",
+        "way.{early}{skipped}{about}",
+        "{named}を{where}{reuse}{steps}ステップ{passes}学習させ（{how}）、途中で{num}回測定しました。{early}{skipped}{about}",
     ).format(how=_optimiser(training), early=early, more="s" * (int(last["step"]) != 1), **values)
 
 
@@ -224,6 +233,19 @@ def _counts(records: pd.DataFrame, config: Mapping[str, Any]) -> Table:
             ),
         ),
     ]
+    left = num_skipped(records)
+    if any(left):
+        rows.insert(
+            1,
+            (
+                Text("samples left out", "除外したサンプル"),
+                Text("{a} trained on, {b} held out", "訓練{a}個、ホールドアウト{b}個").format(a=left[0], b=left[1]),
+                Text(
+                    "their loss or gradient was NaN or infinite; from then on they are neither trained on nor measured",
+                    "損失か勾配が NaN または無限大になったもの。以後は学習にも測定にも使わない",
+                ),
+            ),
+        )
     return Table(
         title=Text("Numbers that are easily mixed up", "混同しやすい数"),
         headings=[Text("what", "対象"), Text("how many", "個数"), Text("meaning", "意味")],

@@ -112,6 +112,19 @@ def _position(path: Path) -> str | None:
         ) from error
 
 
+def verify(directory: str | Path, step: int) -> None:
+    """Compare a checkpoint with the sums that were written with it, without loading it.
+
+    Args:
+        directory: The folder given to `save`.
+        step: One of `steps`.
+
+    Raises:
+        DamagedCheckpoint: As `restore`.
+    """
+    _verify(Path(directory).absolute() / str(step))
+
+
 def steps(directory: str | Path) -> list[int]:
     """List the steps of which ``directory`` holds a complete checkpoint, rising; none if there is no such folder."""
     folder = Path(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Evidence:
     """A run, its samples and its checkpoints.
 
     Attributes:
-        prepared: Data and model, as the run had them.
+        prepared: Data and model, as the run had them in the end: without the samples that it left out.
         records: What was measured, a record a checkpoint.
         path: The checkpoints' parameters.
         declared_bound: Gradient bound that the caller stands for, or None.
@@ -78,6 +79,9 @@ class Evidence:
             raise ValueError(
                 f"Expected a finished run at {folder}. Go on with it first: the same command and --resume."
             )
+        if (left_out := prepared.left_out(records)) is not None:
+            split = prepared.split.without(left_out.train, left_out.heldout)
+            prepared = dataclasses.replace(prepared, split=split, monitor=prepared.meter(left_out))
         saved = folder / "checkpoints"
         path = [checkpoints.restore(saved, record["step"], prepared.start).params for record in records]
         return cls(prepared, records, path, gradient_bound, input_radius)

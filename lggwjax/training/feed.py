@@ -43,7 +43,7 @@ def feed(batches: Iterable[PyTree], start: int, stop: int, position: str | None)
                 f"Expected batch {step} to be like the one before, {form}, got {found}. Drop or fill up what is left "
                 "over at the end of a pass."
             )
-        yield jax.tree.map(jnp.asarray, batch), _position(iterator)
+        yield batch, _position(iterator)
 
 
 def _next(iterator: Iterator[PyTree], step: int, stop: int) -> PyTree:

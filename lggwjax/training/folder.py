@@ -28,13 +28,12 @@ class RunFolder:
     Attributes:
         path: The folder.
         config: What ``config.json`` holds.
-        records: All records on disk, oldest first.
         finished: Whether ``report.html`` was there already: nothing is locked or touched then, nor can be added.
     """
 
-    def __init__(self, path: Path, config: Json, records: list[Json], *, finished: bool, lock: int | None):
-        self.path, self.config, self.records, self.finished = path, config, records, finished
-        self._lock = lock
+    def __init__(self, path: Path, config: Json, last: int, *, finished: bool, lock: int | None):
+        self.path, self.config, self.finished = path, config, finished
+        self._last, self._lock = last, lock
 
     @classmethod
     def open(cls, path: str | Path, asked: Json, *, resume: bool = False, extra: Json | None = None) -> Self:
@@ -74,7 +73,7 @@ class RunFolder:
         _refuse_unsuitable(path, resume)
         if (path / _CONFIG).exists() and (path / _REPORT).exists():
             config = _checked_config(path, asked)
-            return cls(path, config, read_records(path / _METRICS), finished=True, lock=None)
+            return cls(path, config, _last_step(read_records(path / _METRICS)), finished=True, lock=None)
         new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(path)
@@ -98,6 +97,11 @@ class RunFolder:
         """Where the checkpoints of the run lie."""
         return self.path / _CHECKPOINTS
 
+    @property
+    def records(self) -> list[Json]:
+        """All records on disk, oldest first: read at each use, since ten thousand kept in memory take 100 MB."""
+        return read_records(self.path / _METRICS)
+
     def append(self, record: Json) -> None:
         """Add one record to ``metrics.jsonl``, on the disk before this returns.
 
@@ -110,9 +114,8 @@ class RunFolder:
         """
         if self._lock is None:
             raise ValueError(f"Expected an open unfinished run folder, got {self.path}. Open it first.")
-        last = self.records[-1]["step"] if self.records else -1
-        if not isinstance(record.get("step"), int) or record["step"] <= last:
-            raise ValueError(f"Expected a record with a step beyond {last}, got {record.get('step')!r}.")
+        if not isinstance(record.get("step"), int) or record["step"] <= self._last:
+            raise ValueError(f"Expected a record with a step beyond {self._last}, got {record.get('step')!r}.")
         line = strict_json(record) + b"\n"
         file = os.open(self.path / _METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         size = os.fstat(file).st_size
@@ -126,7 +129,7 @@ class RunFolder:
             raise
         finally:
             os.close(file)
-        self.records.append(json.loads(line))
+        self._last = record["step"]
 
     def rewind(self, step: int) -> None:
         """Remove the records from a step on and their checkpoints: what cannot be gone on from is to be made again.
@@ -140,7 +143,7 @@ class RunFolder:
         """
         if self._lock is None:
             raise ValueError(f"Expected an open unfinished run folder, got {self.path}. Open it first.")
-        self.records[:] = _rewind(self.path, step)
+        self._last = _rewind(self.path, step)
 
     def close(self) -> None:
         """Let go of the lock; closing twice does no harm."""
@@ -191,12 +194,16 @@ def _lines(file: Path) -> list[tuple[Json, int]]:
     return found
 
 
-def _rewind(path: Path, before: float = math.inf) -> list[Json]:
-    """Cut the folder back to its last record with a checkpoint, before a step, and return the records that stay."""
+def _last_step(records: list[Json]) -> int:
+    return records[-1]["step"] if records else -1
+
+
+def _rewind(path: Path, before: float = math.inf) -> int:
+    """Cut the folder back to its last record with a checkpoint, before a step, and return that record's step."""
     lines, kept = _lines(path / _METRICS), set(steps(path / _CHECKPOINTS))
     while lines and (lines[-1][0]["step"] >= before or (kept and lines[-1][0]["step"] not in kept)):
         lines.pop()
-    last = lines[-1][0]["step"] if lines else -1
+    last = _last_step([record for record, _ in lines[-1:]])
     size = lines[-1][1] if lines else 0
     # Records first: a kill in between leaves checkpoints too many, never a record too many.
     if (path / _METRICS).exists() and (held := (path / _METRICS).stat().st_size) != size:
@@ -209,7 +216,7 @@ def _rewind(path: Path, before: float = math.inf) -> list[Json]:
     for entry in (path / _CHECKPOINTS).iterdir() if (path / _CHECKPOINTS).is_dir() else []:
         if not entry.name.isdecimal() or int(entry.name) > last:
             _remove(entry)
-    return [record for record, _ in lines]
+    return last
 
 
 def _remove(checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ from jaxtyping import Array, Float, PyTree
 from scipy import special
 
 from lggwjax.gradients.chunks import iter_chunks
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.products import inner_products
 from lggwjax.gradients.selection import Selection, batch_size
+from lggwjax.sharding import mesh_of, num_shares, place_whole, to_host
 from lggwjax.training.rows import Rows, num_rows, take_each
 
 NUM_BLOCKS = 16  # blocks of held-out samples behind each U-statistic
@@ -80,25 +83,37 @@ def pass_over(
     num_blocks = min(-(-num // LARGEST_BLOCK), MOST_BLOCKS) if num_blocks is None else min(num_blocks, num)
     bounds = np.linspace(0, num, num_blocks + 1).astype(int)
     width = int(np.diff(bounds).max())
-    # Blocks are filled up to one shape with samples of weight 0, and a large one is cut into parts of one shape.
-    parts = -(-width // LARGEST_BLOCK)
-    offsets = np.arange(-(-width // parts))
-    pieces = [(i, offsets + bounds[i] + part * len(offsets)) for i in range(num_blocks) for part in range(parts)]
     scores = None if predict is None else Partial(predict)
-    gradients: list[Array] = []
-    totals = np.zeros(2)
-    blocks = take_each(data, [np.minimum(index, num - 1) for _, index in pieces])
-    for (i, index), block in zip(pieces, blocks, strict=True):
+    gradients, totals = halving(
+        lambda size: _pass(loss, scores, params, data, selection, bounds, size),
+        -(-width // -(-width // LARGEST_BLOCK)),
+    )
+    accuracy = None if predict is None else float(totals[1] / num)
+    return Pass(gradients, np.diff(bounds), float(totals[0] / num), accuracy)
+
+
+def _pass(loss, predict, params, data, selection, bounds, size) -> tuple[Float[Array, "M p"], np.ndarray]:
+    """Mean gradient of each block, and the sums of loss and hits, ``size`` samples at once."""
+    mesh, last = mesh_of(params, None if isinstance(data, Rows) else data), bounds[-1] - 1
+    # A block is cut into parts of one shape, the last one filled up with samples of weight 0.
+    offsets = np.arange(-(-size // num_shares(mesh)) * num_shares(mesh))
+    pieces = [
+        (i, first + offsets)
+        for i, (start, stop) in enumerate(pairwise(bounds))
+        for first in range(start, stop, len(offsets))
+    ]
+    params, gradients, totals = place_whole(params, mesh), [], np.zeros(2)
+    parts = take_each(data, [np.minimum(index, last) for _, index in pieces], mesh)
+    for (i, index), part in zip(pieces, parts, strict=True):
         weights = (index < bounds[i + 1]).astype(np.float32)
-        gradient, sums = _block_sums(loss, scores, params, block, weights, selection)
+        gradient, sums = _block_sums(loss, predict, params, part, weights, selection)
         if i == len(gradients):
             gradients.append(gradient)
         else:
             gradients[i] += gradient
         totals += np.asarray(sums, np.float64)
-    sizes = np.diff(bounds)
-    means = jnp.stack([gradient / int(size) for gradient, size in zip(gradients, sizes, strict=True)])
-    return Pass(means, sizes, float(totals[0] / num), None if predict is None else float(totals[1] / num))
+    sizes = map(int, np.diff(bounds))
+    return jnp.stack([gradient / num for gradient, num in zip(gradients, sizes, strict=True)]), totals
 
 
 @partial(jax.jit, static_argnames="selection")
@@ -211,11 +226,18 @@ def sample_descents(
     num = batch_size(data)
     if num < 2:
         raise ValueError(f"Expected at least 2 held-out samples, got {num}. Hold out more samples.")
-    parts = [
-        np.asarray(_descents(loss, before, after, c, selection), np.float64)[:count]
-        for _, count, c in iter_chunks(data, num, min(num, LARGEST_BLOCK))
-    ]
-    return np.concatenate(parts)
+
+    mesh = mesh_of((before, after), data)
+    points = place_whole((before, after), mesh)
+
+    def measure(size: int) -> Float[np.ndarray, " m"]:
+        parts = [
+            to_host(_descents(loss, *points, chunk, selection))[:count].astype(np.float64)
+            for _, count, chunk in iter_chunks(data, num, size, mesh)
+        ]
+        return np.concatenate(parts)
+
+    return halving(measure, min(num, LARGEST_BLOCK))
 
 
 @partial(jax.jit, static_argnames="selection")

@@ -15,17 +15,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from lggwjax.data.order import LARGEST_LIST, Order
-from lggwjax.gradients.selection import Selection, Wrt, batch_size, select
-from lggwjax.training.feed import feed
-from lggwjax.training.rows import Rows, num_rows, take_each
+from lggwjax.gradients.selection import Selection, Wrt, select
+from lggwjax.training.batches import BatchAt, DrawFresh, batches_of
+from lggwjax.training.left_out import LeftOut
+from lggwjax.training.rows import Rows
 
 Optimizer = Literal["gd", "sgd", "momentum", "adam", "adamw"]
 TrainFn = Callable[[PyTree, PyTree], tuple[Array, Array, PyTree]]
-DrawFresh = Callable[[Array, int], PyTree]
 _MOMENTUM = 0.9
-# Streams of the one seed that must not meet: the order of the sample, and fresh samples.
-_ORDER, _FRESH = 0, 1
 
 
 class TrainingDiverged(FloatingPointError):  # noqa: N818, what happened, as in StopIteration
@@ -58,9 +55,11 @@ class TrainSpec:
         steps: Optimiser steps in all, counted from the initial parameters.
         seed: Fixes the order of the sample, or the fresh samples.
         fresh: Draw new samples at every step instead of reusing the sample.
+        non_finite: What becomes of a sample whose loss or gradient is NaN or infinite: ``stop`` ends the run there,
+            ``skip`` leaves the sample out for good, in training and in measuring; not with ``fresh``.
 
     Raises:
-        ValueError: If a value is out of its range, or ``gd`` is given a batch size.
+        ValueError: If a value is out of its range, or two do not fit.
     """
 
     optimizer: Optimizer = "adam"
@@ -71,6 +70,7 @@ class TrainSpec:
     steps: int = 100
     seed: int = 0
     fresh: bool = False
+    non_finite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -88,6 +88,10 @@ class TrainSpec:
             raise ValueError(f"Expected no batch_size with optimizer gd, got {self.batch_size}. Take sgd for batches.")
         if self.steps < 0:
             raise ValueError(f"Expected steps >= 0, got {self.steps}.")
+        if self.non_finite not in ("stop", "skip"):
+            raise ValueError(f'Expected non_finite "stop" or "skip", got {self.non_finite!r}.')
+        if self.fresh and self.non_finite == "skip":
+            raise ValueError("Expected non_finite stop with fresh samples, which do not come again, got skip.")
         # Keys are made from 32 bits of the seed: a larger one would silently train as another seed.
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"Expected 0 <= seed < 2**32, got {self.seed}.")
@@ -149,6 +153,7 @@ def train(
     *,
     draw_fresh: DrawFresh | None = None,
     start: TrainState | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[TrainState]:
     r"""Train, and give the state before the first step and after every step.
 
@@ -177,6 +182,8 @@ def train(
         spec: Optimiser, batch size, steps, seed.
         draw_fresh: ``(key, b) -> batch``, new samples; called with ``spec.fresh`` only.
         start: A state to go on from; ``params`` are then not looked at.
+        left_out: Samples that no batch takes, looked at before each step. Where a step is not finite, those of its
+            batch that are to blame are added, and the step is made again, on a batch smaller by them.
 
     Yields:
         ``start`` or the state of step 0, then one state a step up to ``spec.steps``.
@@ -185,7 +192,9 @@ def train(
         ValueError: If the batch exceeds the sample, ``start`` lies beyond the last step, there is nothing to draw
             fresh samples from, an iterator ends early or its batches differ in form, or ``train_fn`` returns another
             kind of state.
-        TrainingDiverged: At the first step whose loss, parameters or statistics are not finite.
+        TrainingDiverged: At the first step whose loss, parameters or statistics are not finite, with no sample to
+            leave out.
+        FloatingPointError: If all samples of a batch are left out.
 
     Example:
         >>> def train_fn(params, batch):
@@ -199,24 +208,27 @@ def train(
     state = initial_state(params, wrt, spec) if start is None else start
     if state.step > spec.steps:
         raise ValueError(f"Expected a start before step {spec.steps}, got step {state.step}. Ask for more steps.")
-    batches = _batches(sample, spec, draw_fresh, state)
+    batch_at = batches_of(sample, spec, (state.step, state.params, state.position), draw_fresh, left_out)
     # Seeds, steps and batches do not enter the program of a step: runs that differ in these only compile it once.
-    rule = dataclasses.replace(spec, seed=0, steps=0, batch_size=None, fresh=False)
+    rule = dataclasses.replace(spec, seed=0, steps=0, batch_size=None, fresh=False, non_finite="stop")
     update = _make_update(train_fn, select(state.params, wrt), rule)
     # An inner generator, so that what is wrong above is said at the call and not at the first state.
-    return _states(state, batches, update, spec)
+    return _states(state, batch_at, update, spec, left_out)
 
 
 def _states(
-    state: TrainState, batches: Iterator[tuple[PyTree, str | None]], update: Callable, spec: TrainSpec
+    state: TrainState, batch_at: BatchAt, update: Callable, spec: TrainSpec, left_out: LeftOut | None
 ) -> Iterator[TrainState]:
     if not bool(jax.jit(_all_finite)(state.params)):
         raise TrainingDiverged(state.step, spec.learning_rate)
     yield state
-    for batch, position in batches:
+    while state.step < spec.steps:
+        batch, position = batch_at(state.step)
         params, opt_state, finite = update(state.params, state.opt_state, batch)
         step = state.step + 1
         if not bool(finite):
+            if left_out is not None and left_out.found_in_batch(state.step, state.params, spec.batch_size, spec.seed):
+                continue
             raise TrainingDiverged(step, spec.learning_rate)
         state = TrainState(step, params, state.params, opt_state, position)
         yield state
@@ -270,82 +282,6 @@ def _layout(tree: PyTree) -> PyTree:
 def _all_finite(tree: PyTree) -> Array:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def _stream(seed: int, stream: int) -> Array:
-    # np.uint32: a Python int of 2**31 or more does not fit jax's default integer.
-    return jax.random.fold_in(jax.random.key(np.uint32(seed)), stream)
-
-
-def _batches(
-    sample: PyTree | Rows | Iterable[PyTree], spec: TrainSpec, draw_fresh: DrawFresh | None, start: TrainState
-) -> Iterator[tuple[PyTree, str | None]]:
-    """The batch of every step to come, each with the position of the iterator that gave it."""
-    steps = range(start.step, spec.steps)
-    if spec.fresh:
-        batch_at = _fresh_batches(sample, spec, draw_fresh)
-    elif isinstance(sample, Rows):
-        rows_at = _rows_at(len(sample), spec)
-        return ((batch, None) for batch in take_each(sample, map(rows_at, steps)))
-    elif isinstance(sample, Iterator) or _gives_batches(sample):
-        if spec.batch_size is not None:
-            raise ValueError(f"Expected no batch_size with an iterator of batches, got {spec.batch_size}.")
-        return feed(sample, start.step, spec.steps, start.position)
-    else:
-        batch_at = _reused_batches(sample, spec)
-    return ((batch_at(step), None) for step in steps)
-
-
-def _gives_batches(sample: PyTree) -> bool:
-    """Whether it is no array and no container of arrays, but something that gives batches when iterated over."""
-    is_leaf = jax.tree_util.all_leaves([sample])
-    return is_leaf and isinstance(sample, Iterable) and not hasattr(sample, "shape")
-
-
-def _reused_batches(sample: PyTree, spec: TrainSpec) -> Callable[[int], PyTree]:
-    rows_at = _rows_at(batch_size(sample), spec)
-    sample = jax.tree.map(jnp.asarray, sample)
-    if spec.batch_size in (None, batch_size(sample)):
-        return lambda _: sample
-    # The sample is an argument: closed over, it would be compiled in as a constant, a second copy of all data.
-    take = jax.jit(lambda sample, rows: jax.tree.map(lambda leaf: leaf[rows], sample))
-    return lambda step: take(sample, rows_at(step))
-
-
-def _rows_at(num_samples: int, spec: TrainSpec) -> Callable[[int], np.ndarray]:
-    """Which samples make the batch of a step."""
-    size = num_samples if spec.batch_size is None else spec.batch_size
-    if size > num_samples:
-        raise ValueError(f"Expected batch_size <= {num_samples}, the size of the sample, got {size}.")
-    if size == num_samples:
-        return lambda _: np.arange(num_samples)
-    return lambda step: _batch_rows(spec.seed, step, num_samples, size)
-
-
-def _fresh_batches(sample: PyTree | Rows, spec: TrainSpec, draw_fresh: DrawFresh | None) -> Callable[[int], PyTree]:
-    if draw_fresh is None:
-        raise ValueError("Expected a population to draw fresh samples from, got a fixed sample. Leave fresh out.")
-    size = num_rows(sample) if spec.batch_size is None else spec.batch_size
-    key = _stream(spec.seed, _FRESH)
-    return lambda step: jax.tree.map(jnp.asarray, draw_fresh(jax.random.fold_in(key, step), size))
-
-
-# Two orders are alive at a time, when a batch straddles them; a few more serve runs side by side.
-@lru_cache(maxsize=8)
-def _order(seed: int, epoch: int, num_samples: int) -> np.ndarray | Order:
-    if num_samples > LARGEST_LIST:
-        return Order((seed, _ORDER, epoch), num_samples)
-    key = jax.random.fold_in(_stream(seed, _ORDER), epoch)
-    return np.asarray(jax.random.permutation(key, num_samples))
-
-
-def _batch_rows(seed: int, step: int, num_samples: int, size: int) -> np.ndarray:
-    epoch, offset = divmod(step * size, num_samples)
-    here = min(size, num_samples - offset)
-    rows = _order(seed, epoch, num_samples)[np.arange(offset, offset + here)]
-    if here < size:
-        rows = np.concatenate([rows, _order(seed, epoch + 1, num_samples)[np.arange(size - here)]])
-    return rows
 
 
 def measurement_steps(total_steps: int, num: int, spacing: Literal["log", "even"] = "log") -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +113,21 @@ class Meter:
         self._capacity, self._num_draws, self._seed = max_checkpoints, num_draws, seed
         self._predict, self._features = predict_fn, feature_fn
         self._route: Route | None = route
+        probes = (samples.train_probe, samples.heldout_probe)
+        self._num_probed = sum(batch_size(probe) for probe in probes if probe is not None)
+
+    def of(self, samples: Samples) -> Meter:
+        """The same meter of other samples, such as those that are left; the route stays as it was.
+
+        Args:
+            samples: No more than before.
+
+        Returns:
+            A meter with the same draws, which does not know this one's states.
+        """
+        other = copy.copy(self)
+        other._samples = samples
+        return other
 
     def init(self, params: PyTree) -> MeterState:
         """State before the first measurement; ``params`` give the shapes.
@@ -146,7 +162,7 @@ class Meter:
             "num_draws": self._num_draws,
             "max_checkpoints": self._capacity,
             "num_parameters": sum(layer.size for layer in engine.layers),
-            "kept_bytes": self._kept_bytes(engine) if probe.route == "exact" else 4 * SKETCH_SIZE * self._num_probed(),
+            "kept_bytes": self._kept_bytes(engine) if probe.route == "exact" else 4 * SKETCH_SIZE * self._num_probed,
         }
 
     def measure(self, state: MeterState, params: PyTree, previous: PyTree | None = None) -> tuple[MeterState, Record]:
@@ -208,12 +224,8 @@ class Meter:
         heldout, outside = self._probe(params, self._samples.heldout_probe, union=False).extend(state.heldout, params)
         return MeterState(train, heldout), widths, outside
 
-    def _num_probed(self) -> int:
-        probes = (self._samples.train_probe, self._samples.heldout_probe)
-        return sum(batch_size(probe) for probe in probes if probe is not None)
-
     def _kept_bytes(self, engine: Engine) -> int:
-        return self._capacity * self._num_probed() * engine.compact_bytes
+        return self._capacity * self._num_probed * engine.compact_bytes
 
     def _probe(self, params: PyTree, batch: PyTree, *, union: bool) -> Probe:
         problem = pose(self._loss_fn, params, batch, self._wrt)

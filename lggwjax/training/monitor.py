@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.engine import pose
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import gram_layout
 from lggwjax.gradients.projections import leaf_products
 from lggwjax.gradients.selection import LossFn, Wrt, batch_size, select
@@ -28,6 +30,7 @@ WIDTH_SAMPLES = 256  # held-out samples whose widths are measured; a Gram matrix
 MIN_HELDOUT = 16  # below, the unbiased norms of a record have no useful error bar
 
 Writer = Callable[[Report], None]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class MonitorState:
         measured: The last step measured, or None.
         stride: Steps between the last two observations.
         previous: A copy of the parameters at ``step``, only where the next observation will be measured.
+        skipped: Looks left out so far, because something was NaN or infinite.
     """
 
     path: MeterState
@@ -51,6 +55,7 @@ class MonitorState:
     measured: int | None = None
     stride: int = 1
     previous: PyTree | None = None
+    skipped: int = 0
 
 
 class Monitor:
@@ -106,6 +111,7 @@ class Monitor:
         predict_fn: Callable[[Any, Any], Array] | None = None,
         feature_fn: Callable[[Any, Any], Array] | None = None,
         writers: Sequence[Writer] = (),
+        non_finite: Literal["stop", "skip"] = "stop",
         clock: Callable[[], float] = time.perf_counter,
     ):
         """Set the monitor up; nothing is computed yet.
@@ -126,6 +132,9 @@ class Monitor:
             predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against ``example["y"]``.
             feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
             writers: Called with each report, in order; see :mod:`lggwjax.training.writers`.
+            non_finite: What a NaN or infinity in a loss or gradient does: ``stop`` raises; ``skip`` leaves that look
+                out: a warning names the sample, the layers and the step, path and judgement stay as they were, and
+                ``skipped_looks`` of the next records counts it.
             clock: Seconds, for ``overhead`` and the record.
 
         Raises:
@@ -141,6 +150,8 @@ class Monitor:
             raise ValueError(f"Expected 0 < overhead < 1, got {overhead}. 0.05 is 5% of the wall time.")
         if not 0 < level < 1:
             raise ValueError(f"Expected 0 < level < 1, got {level}.")
+        if non_finite not in ("stop", "skip"):
+            raise ValueError(f'Expected non_finite "stop" or "skip", got {non_finite!r}.')
         if every is None and jax.process_count() > 1:
             raise ValueError(f"Expected every= with {jax.process_count()} processes, whose clocks differ. Pass every=.")
         num_widths = min(batch_size(train_probe), WIDTH_SAMPLES)
@@ -152,7 +163,7 @@ class Monitor:
         self._meter = Meter(loss_fn, samples, num_draws=num_draws, seed=seed, route="sketched", **functions)
         self._loss_fn, self._heldout, self._wrt, self._level = loss_fn, heldout_probe, wrt, level
         self._every, self._overhead = every, OVERHEAD if overhead is None else overhead
-        self._writers, self._clock = tuple(writers), clock
+        self._writers, self._clock, self._skips = tuple(writers), clock, non_finite == "skip"
 
     def init(self, params: PyTree, *, looks: int = 0) -> MonitorState:
         """State before the first observation.
@@ -192,14 +203,23 @@ class Monitor:
 
         Raises:
             ValueError: If ``step`` does not rise.
-            FloatingPointError: If a loss or gradient at the measured parameters is NaN or infinite.
+            FloatingPointError: If a loss or gradient at the measured parameters is NaN or infinite, unless such looks
+                are skipped.
         """
         step = int(step)
         if step < 0 or (state.step is not None and step <= state.step):
             raise ValueError(f"Expected steps from 0 on that rise, got {step} after {state.step}.")
         report, stride = None, 1 if state.step is None else step - state.step
         if state.measured is None or state.previous is not None:
-            state, report = self._look(state, step, params)
+            before = self._clock()
+            try:
+                state, report = self._look(state, step, params)
+            except FloatingPointError as error:
+                if not self._skips:
+                    raise
+                _LOG.warning("%s This look is left out.", error)
+                pace = state.pace.spent(self._clock() - before)
+                state = replace(state, measured=step, pace=pace, skipped=state.skipped + 1)
         state = replace(state, step=step, stride=stride, previous=None)
         return (self._armed(state, params) if self._is_next(state) else state), report
 
@@ -246,7 +266,7 @@ class Monitor:
         judgement, look = state.judgement, None
         if judgement is not None and values is not None:
             judgement, look = judgement.judged(step, values, self._level)
-        record |= {"seconds": _seconds(state.pace, now), "peak_memory": peak_memory()}
+        record |= {"seconds": _seconds(state.pace, now), "peak_memory": peak_memory(), "skipped_looks": state.skipped}
         names = leaf_names(select(params, self._wrt), params)
         return replace(state, path=path, judgement=judgement), make_report(step, move, names, judgement, look, record)
 
@@ -256,11 +276,15 @@ class Monitor:
         split = problem.selection.split
         step = [a - b for a, b in zip(split(before)[0], split(after)[0], strict=True)]
         chunk_size = gram_layout(problem.engine, problem.num_samples, None, None).chunk_size
-        parts = [
-            np.asarray(leaf_products(problem, problem.factors(before, chunk), step), np.float64)[:count]
-            for _, count, chunk in iter_chunks(self._heldout, problem.num_samples, chunk_size)
-        ]
-        values = np.concatenate(parts)
+
+        def measure(size: int) -> Float[np.ndarray, "m L"]:
+            parts = [
+                np.asarray(leaf_products(problem, problem.factors(before, chunk), step), np.float64)[:count]
+                for _, count, chunk in iter_chunks(self._heldout, problem.num_samples, size)
+            ]
+            return np.concatenate(parts)
+
+        values = halving(measure, chunk_size)
         if not np.isfinite(values).all():
             cause = blame(self._loss_fn, before, self._heldout, self._wrt)
             raise FloatingPointError(f"A gradient on the held-out probe is NaN or infinite: {cause or 'of the step'}.")

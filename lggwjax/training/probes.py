@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.engine import Problem
 from lggwjax.gradients.gram import is_short_step, joined, trimmed
+from lggwjax.gradients.halving import halving
 from lggwjax.gradients.products import compact, compact_held, cross_gram, pair_products
 from lggwjax.gradients.projections import distances, project_factors
 from lggwjax.gradients.sketch import NUM_GROUPS, sketch_factors
@@ -102,8 +103,12 @@ class Probe:
 
     def _factors(self, params: PyTree) -> list[Array]:
         """One pass over the probe."""
-        chunks = self.problem.chunks(self.batch, self.chunk_size)
-        return joined([trimmed(self.problem.factors(params, chunk), count, self.problem) for _, count, chunk in chunks])
+
+        def measure(size: int) -> list[Array]:
+            chunks = self.problem.chunks(self.batch, size)
+            return joined([trimmed(self.problem.factors(params, c), count, self.problem) for _, count, c in chunks])
+
+        return halving(measure, self.chunk_size)
 
     def _grow(self, path: ExactPath, params: PyTree, arrays: list[Array]) -> ExactPath:
         """Add a row to each sample's Gram matrix: products of differences, each taken relative to its reference."""

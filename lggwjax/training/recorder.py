@@ -32,11 +32,13 @@ class Recorder:
 
     Attributes:
         clock: Seconds spent on training and on measuring.
+        extra: Fields that every record gets.
     """
 
-    def __init__(self, meter: Meter, folder: RunFolder, params: PyTree):
+    def __init__(self, meter: Meter, folder: RunFolder, params: PyTree, extra: Record | None = None):
         """Start an empty path; ``params`` give the shapes."""
         self._meter, self._folder, self._path = meter, folder, meter.init(params)
+        self.extra: Record = extra or {}
         self.clock = Clock()
 
     def replay(self, record: Record, params: PyTree) -> None:
@@ -71,7 +73,7 @@ class Recorder:
             hint = "Lower the learning rate or the initialisation scale, or look for that value in the data."
             raise FloatingPointError(f"{error} It was met at step {step}. {hint}") from None
         self.clock.lap("measuring")
-        record = {"step": step, "passes": passes} | record
+        record = {"step": step, "passes": passes} | record | self.extra
         record |= {"seconds": dict(self.clock.seconds), "peak_memory": peak_memory()}
         self._folder.append(record)
         return record

@@ -9,9 +9,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from lggwjax.gradients.selection import batch_size
+from lggwjax.sharding import num_shares, shard_rows
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -35,18 +37,30 @@ def num_rows(data: PyTree | Rows) -> int:
     return len(data) if isinstance(data, Rows) else batch_size(data)
 
 
-def take_each(data: PyTree | Rows, indices: Iterable[np.ndarray]) -> Iterator[PyTree]:
-    """Give the samples at each of ``indices``, in that order; what has to be read is read one ahead."""
+def reader(data: PyTree | Rows) -> Callable[[np.ndarray], PyTree]:
+    """From row numbers to these samples, on the host."""
+    if isinstance(data, Rows):
+        return data.rows
+    held = jax.tree.map(np.asarray, data)
+    return lambda rows: jax.tree.map(lambda leaf: leaf[rows], held)
+
+
+def take_each(data: PyTree | Rows, indices: Iterable[np.ndarray], mesh: Mesh | None = None) -> Iterator[PyTree]:
+    """Give the samples at each of ``indices``, in that order, spread over a mesh; what is read is read one ahead."""
+    if mesh is not None:
+        read = reader(data)
+        return ahead(lambda index: shard_rows(read, index, mesh), indices)
     if isinstance(data, Rows):
         return ahead(data.rows, indices)
     return (jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf)[i], data) for index in indices)
 
 
-def chunks_of(data: PyTree | Rows, chunk_size: int) -> Iterator[tuple[int, Any]]:
+def chunks_of(data: PyTree | Rows, chunk_size: int, mesh: Mesh | None = None) -> Iterator[tuple[int, Any]]:
     """Cut samples into chunks of one shape: how many count, and the chunk, filled up with its last sample."""
-    num = num_rows(data)
+    num, shares = num_rows(data), num_shares(mesh)
+    chunk_size = -(-chunk_size // shares) * shares
     starts = range(0, num, chunk_size)
-    chunks = take_each(data, (np.minimum(np.arange(start, start + chunk_size), num - 1) for start in starts))
+    chunks = take_each(data, (np.minimum(np.arange(start, start + chunk_size), num - 1) for start in starts), mesh)
     return zip((min(chunk_size, num - start) for start in starts), chunks, strict=True)
 
 

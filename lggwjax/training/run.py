@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lggwjax.models import Adapted, build_adapted
 from lggwjax.training import checkpoints
 from lggwjax.training.config import RunConfig, environment
 from lggwjax.training.folder import RunFolder
+from lggwjax.training.left_out import LeftOut
 from lggwjax.training.loop import TrainingDiverged, TrainState, initial_state, train
 from lggwjax.training.meter import Meter, Record, Samples
 from lggwjax.training.nonfinite import blame
@@ -52,6 +53,38 @@ class Prepared:
         """All samples that take no part in training; None where there are too few to say anything."""
         return _heldout(self.split)
 
+    def left_out(self, records: Sequence[Record] = ()) -> LeftOut | None:
+        """Samples left out after these records; None where a sample that is not finite ends the run.
+
+        Args:
+            records: Of the run so far.
+
+        Raises:
+            ValueError: If the last record does not say whom it leaves out.
+        """
+        if self.config.training.non_finite == "stop":
+            return None
+        return LeftOut(self.model.loss_fn, self.split.stored, self.heldout, self.model.wrt, records)
+
+    def meter(self, left_out: LeftOut | None) -> Meter:
+        """The monitor of the samples that are left.
+
+        Raises:
+            FloatingPointError: If too few are left to be measured.
+        """
+        if left_out is None or not (left_out.train or left_out.heldout):
+            return self.monitor
+        left = self.split.without(left_out.train, left_out.heldout)
+        sizes = [len(part["y"]) for part in (left.train_probe, left.heldout_probe)]
+        num_heldout = sizes[1] + len(left.heldout_rest["y"])
+        if sizes[0] < 1 or (self.heldout is not None and (sizes[1] < 1 or num_heldout < MIN_HELDOUT)):
+            raise FloatingPointError(
+                f"Expected a finite loss and gradient of a sample of each probe and of {MIN_HELDOUT} held out, got "
+                f"{sizes[0]} and {sizes[1]} of the probes and {num_heldout} held out. Look at the data, or lower the "
+                "learning rate or the initialisation scale."
+            )
+        return self.monitor.of(_samples(left, self.config))
+
     def settings(self) -> dict[str, dict[str, Any]]:
         """What is saved as ``config.json``: what was asked for, and what it was resolved to."""
         asked, split = self.config.as_dict(), self.split
@@ -82,17 +115,9 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Pre
     split = load(config.data)
     loss = "cross_entropy" if split.task == "classification" else "squared_error"
     model = build_adapted(config.model, split.input_shape, split.num_outputs, config.training.seed, loss)
-    heldout = _heldout(split)
-    samples = Samples(
-        train=split.stored,
-        train_probe=split.train_probe,
-        heldout=heldout,
-        heldout_probe=split.heldout_probe if heldout is not None and len(split.heldout_probe["y"]) else None,
-        trained_on=not config.training.fresh,
-    )
     meter = Meter(
         model.loss_fn,
-        samples,
+        _samples(split, config),
         max_checkpoints=max_checkpoints or len(config.steps_measured),
         num_draws=config.measuring.directions,
         seed=config.training.seed,
@@ -108,8 +133,21 @@ def _heldout(split: Split) -> Batch | None:
     return both if len(both["y"]) >= MIN_HELDOUT else None
 
 
-def states(prepared: Prepared, start: TrainState | None = None) -> Iterator[TrainState]:
-    """Training states of a run, from ``start`` on."""
+def _samples(split: Split, config: RunConfig) -> Samples:
+    heldout = _heldout(split)
+    return Samples(
+        train=split.stored,
+        train_probe=split.train_probe,
+        heldout=heldout,
+        heldout_probe=split.heldout_probe if heldout is not None and len(split.heldout_probe["y"]) else None,
+        trained_on=not config.training.fresh,
+    )
+
+
+def states(
+    prepared: Prepared, start: TrainState | None = None, left_out: LeftOut | None = None
+) -> Iterator[TrainState]:
+    """Training states of a run, from ``start`` on, without the samples ``left_out``."""
     population = prepared.split.population
     return train(
         prepared.model.train_fn,
@@ -119,6 +157,7 @@ def states(prepared: Prepared, start: TrainState | None = None) -> Iterator[Trai
         prepared.config.training,
         draw_fresh=population.sample if prepared.config.training.fresh and population is not None else None,
         start=start,
+        left_out=prepared.left_out() if left_out is None else left_out,
     )
 
 
@@ -136,7 +175,8 @@ def run(prepared: Prepared, out: Path, *, resume: bool = False, progress: Progre
 
     Raises:
         ValueError: If the folder cannot be used as asked; the message says what to do.
-        TrainingDiverged: If training became NaN or infinite; all records before stay.
+        FloatingPointError: If training or a measurement became NaN or infinite and no sample is to be left out for
+            that; all records before stay.
     """
     from lggwjax.report import write_page  # matplotlib is loaded when there is something to draw
 
@@ -153,44 +193,70 @@ def _no_progress(step: int, record: Record | None) -> None:
 
 
 def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) -> None:
-    recorder, start = Recorder(prepared.monitor, folder, prepared.start.params), None
-    for record in tuple(folder.records):
-        try:
-            start = checkpoints.restore(folder.checkpoints_dir, record["step"], like=prepared.start)
-        except checkpoints.DamagedCheckpoint as error:
-            before = "the start" if start is None else f"step {start.step}"
-            _LOG.warning(
-                "%s Going on from %s; the %d records from there on come out again.",
-                error,
-                before,
-                len(folder.records) - folder.records.index(record),
-            )
-            folder.rewind(record["step"])
-            break
-        recorder.replay(record, start.params)
-        progress(record["step"], record)
+    records, start = _taken_up(prepared, folder)
+    left_out = prepared.left_out(records)
+    recorder = _replayed(prepared, folder, left_out, progress)
     if start is not None:
-        _LOG.info(
-            "resumed from step %d, measurement %d of %d",
-            start.step,
-            len(folder.records),
-            len(prepared.config.steps_measured),
-        )
-    wanted = set(prepared.config.steps_measured) - {record["step"] for record in folder.records}
+        num = len(prepared.config.steps_measured)
+        _LOG.info("resumed from step %d, measurement %d of %d", start.step, len(records), num)
+    wanted = set(prepared.config.steps_measured) - {record["step"] for record in records}
     state = start or prepared.start
     try:
-        for state in states(prepared, start):
+        for state in states(prepared, start, left_out):
             record = None
             if state.step in wanted:
                 recorder.clock.lap("training")
                 checkpoints.save(folder.checkpoints_dir, state)
-                previous = state.previous if state.step else None
-                passes = state.step * prepared.config.passes_per_step
-                record = recorder.measure(state.step, passes, state.params, previous)
+                recorder, record = _measured(prepared, folder, recorder, state, left_out)
             progress(state.step, record)
     except TrainingDiverged as error:
         cause = blame(prepared.model.loss_fn, state.params, prepared.split.stored, prepared.model.wrt)
-        raise TrainingDiverged(error.step, error.learning_rate, cause) from None
+        raise TrainingDiverged(error.step, error.learning_rate, cause if left_out is None else "") from None
+
+
+def _measured(
+    prepared: Prepared, folder: RunFolder, recorder: Recorder, state: TrainState, left_out: LeftOut | None
+) -> tuple[Recorder, Record]:
+    """Measure a state; where samples are left out since the last time, the path is made again without them first."""
+    previous, passes = state.previous if state.step else None, state.step * prepared.config.passes_per_step
+    while True:
+        if left_out is not None and recorder.extra != left_out.field():
+            clock, recorder = recorder.clock, _replayed(prepared, folder, left_out, _no_progress)
+            recorder.clock = clock
+        try:
+            return recorder, recorder.measure(state.step, passes, state.params, previous)
+        except FloatingPointError:
+            points = (state.params,) if previous is None else (state.params, previous)
+            if left_out is None or not left_out.found(state.step, *points):
+                raise
+
+
+def _replayed(prepared: Prepared, folder: RunFolder, left_out: LeftOut | None, progress: Progress) -> Recorder:
+    """The path of the records on disk, of the samples that are left."""
+    extra = None if left_out is None else left_out.field()
+    recorder = Recorder(prepared.meter(left_out), folder, prepared.start.params, extra)
+    for record in folder.records:
+        state = checkpoints.restore(folder.checkpoints_dir, record["step"], like=prepared.start)
+        recorder.replay(record, state.params)
+        progress(record["step"], record)
+    return recorder
+
+
+def _taken_up(prepared: Prepared, folder: RunFolder) -> tuple[list[Record], TrainState | None]:
+    """Records that can be gone on from, and the state of the last; what follows a damaged checkpoint is removed."""
+    records = folder.records
+    for index, record in enumerate(records):
+        try:
+            checkpoints.verify(folder.checkpoints_dir, record["step"])
+        except checkpoints.DamagedCheckpoint as error:
+            before = f"step {records[index - 1]['step']}" if index else "the start"
+            left = len(records) - index
+            _LOG.warning("%s Going on from %s; the %d records from there on come out again.", error, before, left)
+            folder.rewind(record["step"])
+            records = records[:index]
+            break
+    last = [checkpoints.restore(folder.checkpoints_dir, r["step"], like=prepared.start) for r in records[-1:]]
+    return records, last[0] if last else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lggwjax.training import checkpoints
-from lggwjax.training.loop import TrainSpec, TrainState, _batch_rows, initial_state, train
+from lggwjax.training.batches import batch_rows
+from lggwjax.training.loop import TrainSpec, TrainState, initial_state, train
 from lggwjax.training.rows import Rows, ahead, chunks_of
 
 SPEC = TrainSpec("momentum", 0.1, steps=9)
@@ -89,7 +90,7 @@ def test_rows_read_when_asked_for_train_as_those_in_memory(size):
 @pytest.mark.parametrize("wrong", [False, True])
 def test_an_iterator_of_the_same_batches_gives_the_same_states(wrong):
     steps = range(wrong, 9 + wrong)
-    batches = (jax.tree.map(lambda a, s=s: a[_batch_rows(0, s, 10, 4)], SAMPLE) for s in steps)
+    batches = (jax.tree.map(lambda a, s=s: a[batch_rows(0, s, 10, 4)], SAMPLE) for s in steps)
     assert same(run(batches), run(SAMPLE, TrainSpec("momentum", 0.1, batch_size=4, steps=9))) != wrong
 
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lggwjax.training.batches import batch_rows
 from lggwjax.training.loop import (
     TrainingDiverged,
     TrainSpec,
-    _batch_rows,
     initial_state,
     measurement_steps,
     train,
@@ -103,7 +103,7 @@ def test_momentum_and_minibatches_equal_numpy() -> None:
     w, b, velocity = np.array([0.5, -1.0, 2.0]), 0.25, np.zeros(4)
     for step, state in enumerate(run(spec)):
         np.testing.assert_allclose(state.params["params"]["w"], w, rtol=2e-5)
-        rows = _batch_rows(3, step, 10, 4)
+        rows = batch_rows(3, step, 10, 4)
         dw, db = numpy_gradient(w, b, {name: part[rows] for name, part in sample.items()})
         velocity = 0.9 * velocity + np.append(dw, db)
         w, b = w - RATE * velocity[:3], b - RATE * velocity[3]
@@ -111,21 +111,21 @@ def test_momentum_and_minibatches_equal_numpy() -> None:
 
 @pytest.mark.parametrize(("n", "size"), [(10, 4), (10, 10), (7, 3), (5, 1), (6, 3)])
 def test_every_pass_holds_every_sample_once(n: int, size: int) -> None:
-    stream = np.concatenate([_batch_rows(5, step, n, size) for step in range(4 * n)])
+    stream = np.concatenate([batch_rows(5, step, n, size) for step in range(4 * n)])
     passes = stream.reshape(-1, n)
     assert (np.sort(passes, axis=1) == np.arange(n)).all()
     assert len({tuple(order) for order in passes}) > 1 or n == 1
-    assert {len(_batch_rows(5, step, n, size)) for step in range(4 * n)} == {size}
+    assert {len(batch_rows(5, step, n, size)) for step in range(4 * n)} == {size}
 
 
 def test_order_comes_from_the_seed() -> None:
-    first, again, other = (_batch_rows(seed, 0, 50, 50) for seed in (1, 1, 2))
+    first, again, other = (batch_rows(seed, 0, 50, 50) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
 
 
 def test_the_largest_seed_has_its_own_stream() -> None:
-    assert (_batch_rows(2**32 - 1, 0, 50, 50) != _batch_rows(2**31 - 1, 0, 50, 50)).any()
+    assert (batch_rows(2**32 - 1, 0, 50, 50) != batch_rows(2**31 - 1, 0, 50, 50)).any()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
