@@ -23,7 +23,7 @@ _OPTION_OF = {"name": "--model", "data": "--data"}
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which samples are trained on."""
-    names = "digits, mnist, fashion-mnist, cifar10, npz, shards (files read batch by batch), csv, linear, teacher"
+    names = "digits, mnist, fashion-mnist, cifar10, npz, shards (many npz, read batch by batch), csv, linear, teacher"
     group = parser.add_argument_group("which samples are trained on")
     group.add_argument(
         "--data", default="digits", metavar="NAME", help=f"{names} (default digits, which needs no file)"
@@ -107,12 +107,6 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them"
-    )
-    group.add_argument(
-        "--non-finite",
-        default="stop",
-        metavar="P",
-        help="a sample with a NaN or infinite loss or gradient: stop there, or skip it from then on (default stop)",
     )
 
 

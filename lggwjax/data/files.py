@@ -111,8 +111,8 @@ def locate_one(place: Path, suffix: str) -> Path:
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])
         raise BadFileError(
-            f"Expected exactly one {suffix} file in {place}, got {len(found)} ({names}). Give the path of one; for a "
-            "data set of many npz files take shards."
+            f"Expected exactly one {suffix} file in {place}, got {len(found)} ({names}). Give the path of one, or "
+            "take shards for a data set of many npz files."
         )
     return found[0]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tracemalloc
 import zipfile
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ def make(num: int = NUM, dtype: str = "<f4", shape: tuple[int, ...] = (4, 4), se
 
 def cut(data: dict[str, np.ndarray], *bounds: int) -> list[dict[str, np.ndarray]]:
     ends = [0, *bounds, len(data["y"])]
-    return [{k: v[a:b] for k, v in data.items()} for a, b in pairwise(ends)]
+    return [{k: v[a:b] for k, v in data.items()} for a, b in itertools.pairwise(ends)]
 
 
 def written(folder: Path, kind: str = "npz", **fields) -> Path:
