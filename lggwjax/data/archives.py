@@ -30,8 +30,8 @@ _MAX_HEADER = 10_000
 
 
 @dataclass(frozen=True)
-class _Header:
-    """What an array's header says; ``offset`` is where its rows begin in the file, if they lie there one by one."""
+class Header:
+    """What an array's header says; ``offset`` is where its values begin, if they lie there row by row."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -40,12 +40,45 @@ class _Header:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What all examples of a data set have in common.
+
+    Attributes:
+        shape: Of one input as stored.
+        x: Type of the inputs.
+        y: Type of the labels.
+    """
+
+    shape: tuple[int, ...]
+    x: np.dtype
+    y: np.dtype
+
+    @property
+    def task(self) -> Task:
+        """Floats are to be regressed, integers are classes."""
+        return "regression" if self.y.kind == "f" else "classification"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input as it is given out: images have a channel axis."""
+        return (*self.shape, 1) if len(self.shape) == 2 else self.shape
+
+    @property
+    def in_unit_box(self) -> bool:
+        """Whether inputs are stored as bytes, and so are given out between 0 and 1."""
+        return self.x == np.uint8
+
+    def __str__(self) -> str:
+        return f"x {self.x}{list(self.shape)} and y {self.y}"
+
+
+@dataclass(frozen=True)
 class Archive:
     """One archive whose headers have been checked; ``version`` tells whether the file was written anew since then."""
 
     path: Path
-    x: _Header
-    y: _Header
+    x: Header
+    y: Header
     version: tuple[int, int]
 
     @property
@@ -54,25 +87,9 @@ class Archive:
         return self.x.shape[0]
 
     @property
-    def task(self) -> Task:
-        """Floats are to be regressed, integers are classes."""
-        return "regression" if self.y.dtype.kind == "f" else "classification"
-
-    @property
-    def form(self) -> str:
+    def form(self) -> Form:
         """What archives of one data set have in common."""
-        return f"x {self.x.dtype}{list(self.x.shape[1:])} and y {self.y.dtype}"
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input as it is given out."""
-        shape = self.x.shape[1:]
-        return (*shape, 1) if len(shape) == 2 else shape
-
-    @property
-    def in_unit_box(self) -> bool:
-        """Whether inputs are stored as bytes, and so are given out between 0 and 1."""
-        return self.x.dtype == np.uint8
+        return Form(self.x.shape[1:], self.x.dtype, self.y.dtype)
 
     @property
     def seekable(self) -> bool:
@@ -96,7 +113,7 @@ class Archive:
             if not self.seekable:
                 return stream_rows(self, rows)
             x, y = (_seek(file, header, rows, path) for header in (self.x, self.y))
-            return as_batch(x, y, self.task, path)
+            return as_batch(x, y, self.form.task, path)
 
 
 def inspect(path: Path) -> Archive:
@@ -130,7 +147,7 @@ def num_classes(archives: Sequence[Archive]) -> int:
     Raises:
         ValueError: If a label is negative, or too large to be a number of a class.
     """
-    if archives[0].task == "regression":
+    if archives[0].form.task == "regression":
         return 0
     total, found = sum(archive.num_rows for archive in archives), 0
     for archive in archives:
@@ -154,7 +171,7 @@ def _label_range(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], _Header]]:
+def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], Header]]:
     """The data of one array as a stream, after its directory entry and header have been checked against each other."""
     with one_line_errors(path, "npz archive"), zipfile.ZipFile(path) as archive:
         try:
@@ -175,7 +192,7 @@ def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], _Header]]:
                 "The archive is cut off or its directory is wrong; write it again."
             )
         with archive.open(info) as stream:
-            header, length = _read_header(stream, name, path)
+            header, length = read_header(stream, name, path)
             promised = length + header.dtype.itemsize * math.prod(header.shape)
             if promised != info.file_size:
                 raise BadFileError(
@@ -185,7 +202,7 @@ def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], _Header]]:
             yield stream, replace(header, offset=_offset(path, info, header, length))
 
 
-def _offset(path: Path, info: zipfile.ZipInfo, header: _Header, length: int) -> int | None:
+def _offset(path: Path, info: zipfile.ZipInfo, header: Header, length: int) -> int | None:
     """Where the rows of a stored array begin in the file; None if they are compressed or lie column by column."""
     if info.compress_type != zipfile.ZIP_STORED or (header.fortran and len(header.shape) > 1):
         return None
@@ -199,7 +216,12 @@ def _offset(path: Path, info: zipfile.ZipInfo, header: _Header, length: int) -> 
     return start + length
 
 
-def _read_header(stream: IO[bytes], name: str, path: Path) -> tuple[_Header, int]:
+def read_header(stream: IO[bytes], name: str, path: Path, *, rows: bool = True) -> tuple[Header, int]:
+    """Read the header of an npy array without trusting it; its length too.
+
+    Raises:
+        ValueError: If it is none, is longer than numpy writes, or promises no numbers; or, with ``rows``, one number.
+    """
     head = stream.read(8)
     # numpy reads a header of any promised length before it checks it, so the length is checked here.
     versions = {b"\x93NUMPY\x01\x00": "<H", b"\x93NUMPY\x02\x00": "<I"}
@@ -226,9 +248,9 @@ def _read_header(stream: IO[bytes], name: str, path: Path) -> tuple[_Header, int
             f"Expected numbers in {name}, got type {str(dtype)[:40]} in {path}. Objects and text are never read; store "
             "numbers."
         )
-    if not shape or any(isinstance(size, bool) or size < 0 for size in shape):
+    if (rows and not shape) or any(isinstance(size, bool) or size < 0 for size in shape):
         raise BadFileError(f"Expected {name} to have rows, got shape {shape} in {path}. Write the archive again.")
-    return _Header(tuple(shape), dtype, bool(fortran)), len(head) + len(field) + length
+    return Header(tuple(shape), dtype, bool(fortran)), len(head) + len(field) + length
 
 
 def _take(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
@@ -250,7 +272,7 @@ def _take(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
         return values.reshape(*reversed(rest), len(rows)).transpose()
 
 
-def _seek(file: io.FileIO, header: _Header, rows: np.ndarray, path: Path) -> np.ndarray:
+def _seek(file: io.FileIO, header: Header, rows: np.ndarray, path: Path) -> np.ndarray:
     size = header.dtype.itemsize * math.prod(header.shape[1:])
     data = bytearray(len(rows) * size)
     places = memoryview(data)
@@ -264,7 +286,7 @@ def _seek(file: io.FileIO, header: _Header, rows: np.ndarray, path: Path) -> np.
 def stream_rows(archive: Archive, rows: np.ndarray) -> Batch:
     """Read the whole archive in chunks and keep the rows asked for, in that order; every value is checked."""
     x, y = (_take(archive.path, name, rows) for name in ("x", "y"))
-    return as_batch(x, y, archive.task, archive.path)
+    return as_batch(x, y, archive.form.task, archive.path)
 
 
 def as_batch(x: np.ndarray, y: np.ndarray, task: Task, path: Path) -> Batch:

@@ -41,13 +41,13 @@ def open_npz(place: Path) -> Source:
         n = len(rows)
         return {name: array[:n] for name, array in both.items()}, {name: array[n:] for name, array in both.items()}
 
-    num_test, in_unit_box = test.num_rows if test else 0, train.x.dtype == np.uint8
+    num_test, in_unit_box = test.num_rows if test else 0, train.form.in_unit_box
     title, num_outputs = f"the arrays of {train.path.name}", classes or 1
-    return Source(title, train.num_rows, num_test, train.task, num_outputs, read, in_unit_box=in_unit_box)
+    return Source(title, train.num_rows, num_test, train.form.task, num_outputs, read, in_unit_box=in_unit_box)
 
 
 def _check_fit(one: Archive, other: Archive, classes: int) -> None:
-    if one.x.shape[1:] != other.x.shape[1:] or one.x.dtype != other.x.dtype or one.task != other.task:
+    if one.x.shape[1:] != other.x.shape[1:] or one.x.dtype != other.x.dtype or one.form.task != other.form.task:
         raise BadFileError(
             f"Expected train.npz and test.npz to hold arrays of one kind, got x {one.x.dtype} {one.x.shape} and "
             f"{other.x.dtype} {other.x.shape}, y {one.y.dtype} and {other.y.dtype}. Write both in the same way."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from lggwjax.data.archives import as_batch
+from lggwjax.data.archives import Form, as_batch, read_header
 from lggwjax.data.files import BadFileError, one_line_errors
-from lggwjax.data.spec import Batch, Task
+from lggwjax.data.spec import Batch
 
 SUFFIXES = (".array_record", ".arrayrecord")
 INFO = "info.json"
@@ -23,38 +25,19 @@ _MAX_INFO = 10_000
 
 @dataclass(frozen=True, eq=False)
 class RecordFile:
-    """One file of records; each is an example ``{"x": array, "y": number}`` in flax's msgpack form.
+    """One file of records; each is an example, ``x`` and then ``y`` as ``numpy.save`` writes them.
 
     Attributes:
         path: The file.
         num_rows: Its records.
-        first: Its first example, whose types and shapes all others share.
+        form: Types and shape of its examples.
+        heads: What stands before ``x`` and before ``y`` in its first record, and so in all of them.
     """
 
     path: Path
     num_rows: int
-    first: dict[str, np.ndarray]
-
-    @property
-    def task(self) -> Task:
-        """Floats are to be regressed, integers are classes."""
-        return "regression" if self.first["y"].dtype.kind == "f" else "classification"
-
-    @property
-    def form(self) -> str:
-        """What files of one data set have in common."""
-        return _form(self.first)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input as it is given out."""
-        shape = self.first["x"].shape
-        return (*shape, 1) if len(shape) == 2 else shape
-
-    @property
-    def in_unit_box(self) -> bool:
-        """Whether inputs are stored as bytes, and so are given out between 0 and 1."""
-        return self.first["x"].dtype == np.uint8
+    form: Form
+    heads: tuple[bytes, bytes]
 
     @cached_property
     def _source(self) -> Any:
@@ -69,12 +52,23 @@ class RecordFile:
         """
         with _errors(self.path):
             records = self._source.__getitems__(rows.tolist())
-        examples = [_decode(record, self.path) for record in records]
-        for example in examples:
-            if (found := _form(example)) != self.form:
-                raise BadFileError(f"Expected examples of {self.form} in {self.path}, got {found}. Write it again.")
-        x, y = (np.stack([example[name] for example in examples]) for name in ("x", "y"))
-        return as_batch(x, y, self.task, self.path)
+        lengths = [len(self.heads[0]), self._x_bytes, len(self.heads[1]), self.form.y.itemsize]
+        if {len(record) for record in records} != {sum(lengths)}:
+            raise self._other_form()
+        data = np.frombuffer(b"".join(records), np.uint8).reshape(len(rows), -1)
+        first, x, second, y = np.split(data, np.cumsum(lengths)[:-1], axis=1)
+        for head, wanted in ((first, self.heads[0]), (second, self.heads[1])):
+            if not (head == np.frombuffer(wanted, np.uint8)).all():
+                raise self._other_form()
+        inputs = np.ascontiguousarray(x).view(self.form.x).reshape(len(rows), *self.form.shape)
+        return as_batch(inputs, np.ascontiguousarray(y).view(self.form.y)[:, 0], self.form.task, self.path)
+
+    @property
+    def _x_bytes(self) -> int:
+        return self.form.x.itemsize * math.prod(self.form.shape)
+
+    def _other_form(self) -> BadFileError:
+        return BadFileError(f"Expected all examples of {self.path} to be {self.form}, got another. Write it again.")
 
 
 def inspect_records(path: Path) -> RecordFile:
@@ -88,15 +82,20 @@ def inspect_records(path: Path) -> RecordFile:
     if not len(source):
         raise BadFileError(f"Expected records in {path}, got none. Leave the file out.")
     with _errors(path):
-        first = _decode(source[0], path)
-    x, y = first["x"], first["y"]
+        record = source[0]
+        stream = io.BytesIO(record)
+        x, length = read_header(stream, "x", path)
+        size = x.dtype.itemsize * math.prod(x.shape)
+        stream.seek(length + size)
+        y, second = read_header(stream, "y", path, rows=False)
     # The same that is asked of an archive.
-    if x.ndim not in (1, 2, 3) or 0 in x.shape or y.shape or x.dtype.kind not in "biuf" or y.dtype.kind not in "iuf":
+    if len(x.shape) not in (1, 2, 3) or 0 in x.shape or x.fortran or y.shape:
         raise BadFileError(
             "Expected examples with x of shape (features,), (height, width) or (height, width, channels) and one "
-            f"number y, got {_form(first)} in {path}. Write it with lggwjax.data.write_shards."
+            f"number y, got shapes {x.shape} and {y.shape} in {path}. Write it with lggwjax.data.write_shards."
         )
-    return RecordFile(path, len(source), first)
+    heads = record[:length], record[length + size : length + size + second]
+    return RecordFile(path, len(source), Form(x.shape, x.dtype, y.dtype), heads)
 
 
 def read_num_classes(folder: Path) -> int:
@@ -125,13 +124,15 @@ def read_num_classes(folder: Path) -> int:
 def write_records(path: Path, batch: Batch) -> None:
     """Write a batch, a record an example."""
     from array_record.python.array_record_module import ArrayRecordWriter
-    from flax.serialization import msgpack_serialize
 
     # Single records are read in random order, so none shares a compressed block with others.
     writer = ArrayRecordWriter(str(path), "group_size:1")
     try:
         for x, y in zip(batch["x"], batch["y"], strict=True):
-            writer.write(msgpack_serialize({"x": np.asarray(x), "y": np.asarray(y)}))
+            record = io.BytesIO()
+            np.save(record, np.ascontiguousarray(x), allow_pickle=False)
+            np.save(record, y, allow_pickle=False)
+            writer.write(record.getvalue())
     finally:
         writer.close()
 
@@ -153,28 +154,3 @@ def _errors(path: Path) -> Iterator[None]:
         raise FileNotFoundError(f"Expected the file {path}, got no such file. Put it back, or start a new run.")
     with one_line_errors(path, "array-record file"):
         yield
-
-
-def _decode(record: bytes, path: Path) -> dict[str, np.ndarray]:
-    from flax.serialization import msgpack_restore
-
-    try:
-        example = msgpack_restore(record)
-        return {name: np.asarray(_number(example[name])) for name in ("x", "y")}
-    # The bytes of a hostile record can make the parser raise nearly anything.
-    except Exception as error:
-        raise BadFileError(
-            f"Expected records with arrays x and y in {path}, got another ({type(error).__name__}). "
-            "Write it with lggwjax.data.write_shards."
-        ) from error
-
-
-def _number(value: Any) -> np.ndarray | np.generic:
-    if not isinstance(value, np.ndarray | np.generic):
-        raise TypeError
-    return value
-
-
-def _form(example: dict[str, np.ndarray]) -> str:
-    x, y = example["x"], example["y"]
-    return f"x {x.dtype}{list(x.shape)} and y {y.dtype}{list(y.shape) if y.shape else ''}"

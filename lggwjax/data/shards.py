@@ -64,7 +64,7 @@ class Shards:
     @property
     def task(self) -> Task:
         """``classification`` or ``regression``."""
-        return self.parts[0].task
+        return self.parts[0].form.task
 
     def rows(self, indices: np.ndarray) -> Batch:
         """Read rows, in the order asked for; ``x`` is float32, ``y`` int32 or float32.
@@ -81,9 +81,9 @@ class Shards:
                 of range; one line that names the file. Or if the rows asked for would take half of the memory.
         """
         indices = np.asarray(indices)
-        check_request(len(indices), self.parts[0].input_shape, self.folder)
+        check_request(len(indices), self.parts[0].form.input_shape, self.folder)
         labels = np.int32 if self.task == "classification" else np.float32
-        x, y = np.empty((len(indices), *self.parts[0].input_shape), np.float32), np.empty(len(indices), labels)
+        x, y = np.empty((len(indices), *self.parts[0].form.input_shape), np.float32), np.empty(len(indices), labels)
         owners = np.searchsorted(self._ends, indices, side="right")
         for owner in np.unique(owners):
             part, mine = self.parts[owner], owners == owner
@@ -139,7 +139,7 @@ def open_shards(folder: str | Path) -> Shards:
     """Check the headers of all files of a folder; of the values, only the labels of npz files are read.
 
     The files are ``*.npz``, each with arrays ``x`` and ``y`` as one npz file of data has them, or ``*.array_record``,
-    whose records are examples ``{"x": array, "y": number}`` in flax's msgpack form beside an ``info.json`` with
+    whose records are examples, ``x`` and then ``y`` as ``numpy.save`` writes them, beside an ``info.json`` with
     ``{"num_classes": k}`` (null for a regression). Written by :func:`write_shards`, or by ``numpy.savez``: a row of a
     compressed file costs reading all of that file.
 
@@ -170,7 +170,7 @@ def open_shards(folder: str | Path) -> Shards:
         parts = [inspect_records(path) for path in record_files]
         _check_alike(parts)
         classes = read_num_classes(folder)
-        if bool(classes) != (parts[0].task == "classification"):
+        if bool(classes) != (parts[0].form.task == "classification"):
             raise BadFileError(
                 f"Expected num_classes in {folder / records.INFO} for integer labels and null for floats, got "
                 f"{classes or 'null'} for {parts[0].form}. Correct it."
@@ -215,7 +215,7 @@ def shards_source(place: Path) -> Source:
         train.task,
         train.num_classes or 1,
         read,
-        in_unit_box=train.parts[0].in_unit_box,
+        in_unit_box=train.parts[0].form.in_unit_box,
         shards=train,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -198,9 +199,16 @@ def test_labels_beyond_the_classes_stated_are_named(tmp_path):
     refused(folder, "shard-000000.array_record", "Expected labels 0 to 1")
 
 
-@pytest.mark.parametrize(
-    "record", [b"", b"\x80\x04N.", b"\xdd\xff\xff\xff\xff", b"\x91" * 5000, b"\x82\xa1x\x01\xa1y\x01"]
-)
+def npy(values: object) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array(values))
+    return stream.getvalue()
+
+
+CUT = npy([1.0]) + b"\x93NUMPY\x02\x00" + b"\xff" * 9
+
+
+@pytest.mark.parametrize("record", [b"", b"\x80\x04N.", npy([1.0]), npy([1.0]) + npy([1]), npy(1.0) + npy(1), CUT])
 def test_records_of_others_are_refused(tmp_path, record):
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -208,6 +216,19 @@ def test_records_of_others_are_refused(tmp_path, record):
     writer.write(record)
     writer.close()
     refused(tmp_path, "a.array_record")
+
+
+@pytest.mark.parametrize("record", [npy([1.0, 2.0]) + npy(1), npy([1]) + npy(1), npy([2.0]) + npy(1) + b"0"])
+def test_records_unlike_the_first_are_refused(tmp_path, record):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    (tmp_path / "info.json").write_text('{"num_classes": 2}')
+    writer = ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
+    for one in (npy([1.0]) + npy(1), record):
+        writer.write(one)
+    writer.close()
+    assert open_shards(tmp_path).rows(np.array([0]))["x"] == 1.0
+    refused(tmp_path, "a.array_record", "got another")
 
 
 def test_folders_without_shards_or_with_two_kinds_are_refused(tmp_path):
