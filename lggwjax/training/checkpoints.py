@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from lggwjax.training.loop import TrainState
 _PARTS = ("params", "previous", "opt_state")
 _POSITION = "position.json"  # of the iterator of batches, where it tells one
 _MAX_POSITION = 2**24
+_STRAGGLERS = 1.0  # seconds that other arrays of a checkpoint may take to end once one has failed
 _SUMS = "sha256.json"  # of every other file of a checkpoint, so that a damaged one is known before it is used
 
 
@@ -259,12 +262,17 @@ def _like(leaf: Any, value: np.ndarray) -> jax.Array:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep orbax's log, tracebacks of its threads among it, off the screen: errors are raised here in one line."""
-    logger = logging.getLogger("absl")
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
     disabled, logger.disabled = logger.disabled, True
+    # Where one array cannot be written, those written beside it end after the loop that asked for them is closed.
+    sys.unraisablehook = lambda found: None if str(found.exc_value) == "Event loop is closed" else hook(found)
     try:
         yield
+    except Exception:
+        time.sleep(_STRAGGLERS)
+        raise
     finally:
-        logger.disabled = disabled
+        logger.disabled, sys.unraisablehook = disabled, hook
 
 
 def _to_disk(folder: Path) -> None:

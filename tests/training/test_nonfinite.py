@@ -60,6 +60,32 @@ def test_a_monitor_names_it_with_the_step():
 
 
 @pytest.mark.slow
+def test_a_monitor_may_skip_such_looks_and_count_them(caplog):
+    """Skipped looks leave nothing behind: the reports are those of a monitor that never took them."""
+    path = [PARAMS | {"root": jnp.float32(root)} for root in (1.0, 0.9, -1.0, -1.0, 0.8, 0.7)]
+    reports, states = {}, {}
+    for name, steps in (("skips", range(6)), ("never there", (0, 1, 5))):
+        monitor = Monitor(loss, samples(20), samples(30), every=1, non_finite="skip")
+        states[name] = monitor.init(PARAMS)
+        for step in steps:
+            states[name], report = monitor.observe(states[name], step, path[step])
+            assert (report is None) == (step in (2, 3, 4))
+            reports[name, step] = report
+    # The look at step 4 is fine itself, but the move it saw came from a negative root.
+    assert states["skips"].skipped == 3
+    said = [record.getMessage() for record in caplog.records if "This look is left out." in record.getMessage()]
+    assert len(said) == 3
+    assert "sample 0 of 20 has a NaN or infinite" in said[0]
+    assert "step 2" in said[0]
+    for step in (0, 1):
+        assert reports["skips", step].record["lggw"] == reports["never there", step].record["lggw"]
+    assert reports["skips", 5].record["skipped_looks"] == 3
+    assert reports["skips", 5].record["lggw"] == reports["never there", 5].record["lggw"]
+    with pytest.raises(ValueError, match='non_finite "stop" or "skip"'):
+        Monitor(loss, samples(20), every=1, non_finite="pass")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.slow
 def test_a_run_names_the_sample_that_ended_it(tmp_path, capsys):
     """One target so large that its squared error overflows: the sample is to blame, not the learning rate."""
     rng = np.random.default_rng(0)
