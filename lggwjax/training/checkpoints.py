@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -292,5 +293,7 @@ def sync(path: Path) -> None:
 
 def _one_line(error: BaseException) -> str:
     """The error without line breaks; tensorstore names long paths first and the cause last, so the end is kept."""
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"... {text[-200:]}"
