@@ -106,6 +106,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="weight of the features' L1 norm in the loss trained on",
     )
     group.add_argument(
+        "--non-finite",
+        default="stop",
+        metavar="P",
+        help="a sample with a NaN or infinite loss or gradient: stop there, or skip it from then on (default stop)",
+    )
+    group.add_argument(
         "--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them"
     )
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lggwjax.training import checkpoints
+from lggwjax.training import batches, checkpoints
 from lggwjax.training.batches import batch_rows
 from lggwjax.training.loop import TrainSpec, TrainState, initial_state, train
 from lggwjax.training.rows import Rows, ahead, chunks_of
@@ -80,11 +80,26 @@ def test_rows_read_when_asked_for_train_as_those_in_memory(size):
     assert isinstance(disk, Rows)
     states = run(disk, spec)
     assert same(states, run(SAMPLE, spec))
-    assert [len(rows) for rows in disk.asked] == [size or 10] * 9
+    # The full sample is read once, as it is the batch of every step.
+    assert [len(rows) for rows in disk.asked] == ([4] * 9 if size == 4 else [10])
     # From step 5 on nothing that was read before is read again.
     later = OnDisk()
     assert same(run(later, spec, states[5]), states[5:])
-    assert len(later.asked) == 4
+    assert len(later.asked) == (4 if size == 4 else 1)
+
+
+def test_an_order_by_formula_holds_every_sample_once_a_pass(monkeypatch):
+    batches._order.cache_clear()
+    listed = batch_rows(5, 0, 10, 4)
+    monkeypatch.setattr(batches, "LARGEST_LIST", 9)
+    batches._order.cache_clear()
+    rows = np.concatenate([batch_rows(5, step, 10, 4) for step in range(10)]).reshape(4, 10)
+    assert (np.sort(rows, axis=1) == np.arange(10)).all()
+    assert len(np.unique(rows, axis=0)) == 4
+    spec = TrainSpec("momentum", 0.1, batch_size=4, steps=9)
+    assert same(run(OnDisk(), spec), run(SAMPLE, spec))
+    assert list(rows[0, :4]) != list(listed)
+    batches._order.cache_clear()
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -176,7 +191,7 @@ def test_positions_that_mean_nothing_are_refused(tmp_path):
         run(type("Odd", (Counter,), {"get_state": lambda self: {"at": object()}})())
     with pytest.raises(ValueError, match="Expected 4 batches for 4 steps, got 2"):
         run(iter([batch_of(4)] * 2), start=states[4])
-    with pytest.raises(ValueError, match="no batch_size with an iterator"):
+    with pytest.raises(ValueError, match="neither a batch_size"):
         run(Counter(), TrainSpec("sgd", 0.1, batch_size=4, steps=9))
     checkpoints.save(tmp_path, states[4])
     (tmp_path / "4" / "position.json").write_text("{")

@@ -53,6 +53,34 @@ def test_blocks_use_every_sample_once(num, num_blocks):
     assert found.accuracy == pytest.approx(((data["x"] @ np.asarray(PARAMS) <= 0) == data["y"]).mean())
 
 
+class _Rows:
+    """Samples that are read when asked for, at most 256 at a time."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data["y"])
+
+    def rows(self, indices):
+        assert len(indices) <= 256
+        return {name: array[indices] for name, array in self.data.items()}
+
+
+@pytest.mark.parametrize("num_blocks", [None, 16])
+def test_a_large_sample_keeps_few_gradients_and_is_read_in_parts(num_blocks):
+    data = _data(17_000)
+    found = pass_over(as_partial(loss), predict, PARAMS, _Rows(data), SELECTION, num_blocks)
+    assert found.gradients.shape == (num_blocks or 64, DIM)
+    assert found.sizes.sum() == 17_000
+    per_sample = np.asarray(PARAMS) - data["x"]
+    np.testing.assert_allclose(found.gradient, per_sample.mean(0), rtol=1e-4, atol=1e-5)
+    assert found.loss == pytest.approx(0.5 * (per_sample**2).sum(1).mean(), rel=1e-5)
+    in_memory = pass_over(as_partial(loss), predict, PARAMS, data, SELECTION, num_blocks)
+    np.testing.assert_array_equal(found.gradients, in_memory.gradients)
+    assert found[2:] == in_memory[2:]
+
+
 def test_accuracy_is_unknown_without_predictions():
     assert pass_over(as_partial(loss), None, PARAMS, _data(5), SELECTION).accuracy is None
 
