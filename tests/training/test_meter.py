@@ -208,7 +208,7 @@ def test_plan_says_route_and_size():
     plan = _meter().plan(START)
     assert plan["num_parameters"] == 3 * DIM
     assert plan["route"] == "exact"
-    assert plan["kept_bytes"] == CAPACITY * 3 * DIM * 4 * 16
+    assert plan["kept_bytes"] == CAPACITY * START["w"].nbytes * 16
     assert _meter(route="sketched").plan(START)["route"] == "sketched"
 
 
