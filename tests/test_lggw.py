@@ -215,6 +215,7 @@ def test_works_under_jit_and_vmap_with_traced_draws():
         assert found[name].interval().low.shape == (2,)
 
 
+@pytest.mark.makes_nan
 def test_nan_inside_a_trace_stays_nan():
     path = [PATH[0], jax.tree.map(lambda x: x * jnp.nan, PATH[1])]
     kinds = ("stacked", "single", "union")

@@ -274,6 +274,7 @@ def test_sketched_records(path, records):
             assert record[name]["value"] == pytest.approx(exact[name]["value"], rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.makes_nan
 def test_nan_stops(path):
     bad = START | {"w": jnp.full((3, DIM), jnp.nan)}
     meter = _meter()

@@ -286,6 +286,7 @@ def test_points_far_from_the_origin_keep_their_width():
     assert float(gaussian_width(KEY, far).value) == pytest.approx(float(gaussian_width(KEY, near).value), rel=1e-5)
 
 
+@pytest.mark.makes_nan
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused_outside_and_become_nan_inside(bad):
     points = jnp.eye(20).at[2, 1].set(bad)
@@ -426,6 +427,7 @@ def test_the_cholesky_factor_in_blocks(num):
     assert np.abs(lower[: num // 2] - whole[: num // 2]).max() < 1e-4
 
 
+@pytest.mark.makes_nan
 def test_the_cholesky_factor_in_blocks_refuses_an_indefinite_matrix():
     for place in (5, 150, 299):  # in the first block, below it, in the last
         matrix = np.eye(300, dtype=np.float32)
@@ -535,6 +537,7 @@ def test_half_precision_is_measured_in_single():
     assert half.value == single.value
 
 
+@pytest.mark.makes_nan
 def test_matrices_and_counts_that_mean_nothing_are_refused():
     indefinite = jnp.array([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1.0]])
     with pytest.raises(ValueError, match="positive semidefinite"):
