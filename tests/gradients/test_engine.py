@@ -63,6 +63,7 @@ def _assert_close(found, expected):
     )
 
 
+@pytest.mark.slow
 def test_a_second_call_compiles_nothing_whatever_the_draws(compilations):
     with compilations() as first:
         _all(loss)

@@ -484,6 +484,7 @@ def test_rqmc_interval_covers():
     assert hits >= 19  # 24 trials at .95: fewer happen once in 1,000
 
 
+@pytest.mark.slow
 def test_rqmc_has_much_less_variance_on_a_path_and_is_compared_at_equal_draws():
     points = jnp.asarray(_path_like(), jnp.float32)
     plain = _draws(factor_points(points), 8192, radial=False)
