@@ -197,7 +197,7 @@ def live_bytes(closed: ClosedJaxpr, num_shared: int) -> int:
     Returns:
         Bytes a sample, outputs included.
     """
-    size = lambda var: int(np.prod(shape_of(var), dtype=np.int64)) * 4  # noqa: E731
+    size = lambda var: int(np.prod(shape_of(var), dtype=np.int64)) * max(4, var.aval.dtype.itemsize)  # noqa: E731
     roots: dict[Any, frozenset] = {var: frozenset({var}) for var in closed.jaxpr.invars[num_shared:]}
     born: dict[Any, int] = dict.fromkeys(roots, 0)
     last: dict[Any, int] = dict.fromkeys(roots, 0)

@@ -277,11 +277,12 @@ def _leaves(engine: Engine, num: int, length: int, along_path: bool) -> list[Lea
         if item.product is None:
             flops = 2.0 * item.size * (num * length**2 if along_path else num**2)
             route = "gradient" if layer.product is None else "contracted"
-            found.append(LeafPlan(layer.name, layer.shape, route, layer.reason, flops, 4.0 * count * item.size))
+            memory = float(engine.itemsize) * count * item.size
+            found.append(LeafPlan(layer.name, layer.shape, route, layer.reason, flops, memory))
             continue
         costs = path_costs(item.product, num, length + 1) if along_path else pair_costs(item.product, num, num)
         route = cheapest(costs)
-        memory = 4.0 * count * engine.factor_sizes(item) + costs[route].memory
+        memory = float(engine.itemsize) * count * engine.factor_sizes(item) + costs[route].memory
         found.append(LeafPlan(layer.name, layer.shape, route, layer.reason, costs[route].flops, memory))
     return found
 

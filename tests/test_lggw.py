@@ -127,6 +127,7 @@ def test_nerc_by_one_backward_pass_a_sign_vector_is_nerc_by_gram_matrices():
     np.testing.assert_allclose(norm(signs), signed_norms(signs, grams).max(0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_stacked_lies_between_the_largest_and_the_sum_of_the_single_widths():
     # theory 3.7
     stacked = lggw(KEY, loss, PATH, BATCH, num_draws=8192)
@@ -215,6 +216,7 @@ def test_works_under_jit_and_vmap_with_traced_draws():
         assert found[name].interval().low.shape == (2,)
 
 
+@pytest.mark.makes_nan
 def test_nan_inside_a_trace_stays_nan():
     path = [PATH[0], jax.tree.map(lambda x: x * jnp.nan, PATH[1])]
     kinds = ("stacked", "single", "union")
@@ -385,6 +387,7 @@ def test_near_paths_agree_with_double_precision(scale):
     assert single == pytest.approx(np.mean(single_truth), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_plain_single_precision_gram_matrix_would_fail():
     # G_ss + G_tt - 2 G_st, from gradients in single precision and products in full single precision
     errors = {}
@@ -398,6 +401,7 @@ def test_a_plain_single_precision_gram_matrix_would_fail():
     assert min(errors[1e-4], errors[1e-5]) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_nerc_by_backward_passes_is_nerc_by_gram_matrices(chunk_size):
     def loss(params, z):

@@ -84,7 +84,7 @@ def test_chunks_are_of_one_size_and_all_factors_are_kept_while_they_fit():
     problem = pose(loss, PARAMS, BATCH, None)
     held, peak = problem.engine.sizes
     for limit in (10**9, 1000 * held + 40 * peak, 500 * held):
-        layout = gram_layout(problem.engine, 1000, None, limit + 12 * 1000**2)
+        layout = gram_layout(problem.engine, 1000, None, limit + 3 * problem.engine.itemsize * 1000**2)
         assert layout.keep == (limit >= 1000 * held)
         assert -(-1000 // layout.chunk_size) * layout.chunk_size - 1000 < -(-1000 // layout.chunk_size)
 

@@ -139,8 +139,10 @@ class Engine:
             h if h.product else h._replace(places=(count - 1 - h.places[0],), twin=twins[-1 - h.places[0]])
             for h in held
         )
-        size = lambda place: 4 * math.prod(outputs[place].shape)  # noqa: E731
-        rows = 4 * sum(layer.size for layer in self._contracted)
+        # At least float32: factors of half precision are widened before they are multiplied.
+        self.itemsize = max([4, *(output.dtype.itemsize for output in outputs)])
+        size = lambda place: self.itemsize * math.prod(outputs[place].shape)  # noqa: E731
+        rows = self.itemsize * sum(layer.size for layer in self._contracted)
         shared = len(self.flat.jaxpr.invars) - self._num_own
         self._sizes_of = [size(place) for place in self._raw]
         self.work = count_flops(program.jaxpr.jaxpr)
@@ -238,7 +240,7 @@ class Engine:
 
     def factor_sizes(self, item: Held) -> int:
         """Numbers a sample that are held as a leaf's factors."""
-        return sum(self._sizes_of[place] for place in item.places) // 4
+        return sum(self._sizes_of[place] for place in item.places) // self.itemsize
 
     @functools.cached_property
     def compact_bytes(self) -> int:
@@ -249,7 +251,7 @@ class Engine:
             if stays_factored(item.product):
                 kept |= {place: self._sizes_of[place] for place in item.places}
             else:
-                rows += 4 * item.size
+                rows += self.itemsize * item.size
         return rows + sum(kept.values())
 
     def held_leaves(self) -> list[tuple[Held, tuple[int, ...]]]:
@@ -265,7 +267,7 @@ class Engine:
                 return 0
             return _scratch(item.product, pair_costs(item.product, num, num), sides * num, most=2 * WORKING_BYTES)
 
-        return int(max(map(scratch, self.held), default=0))
+        return int(max(map(scratch, self.held), default=0)) * self.itemsize // 4  # costs are of single precision
 
     def path_scratch(self, num_samples: int, length: int) -> int:
         """Bytes of scratch for the inner products of a chunk along a path."""
@@ -276,7 +278,7 @@ class Engine:
                 return 2 * 4 * num * item.size
             return _scratch(item.product, path_costs(item.product, num_samples, length + 1), num)
 
-        return int(max(map(scratch, self.held), default=0))
+        return int(max(map(scratch, self.held), default=0)) * self.itemsize // 4  # costs are of single precision
 
     def flat_gradients(self, loss: Partial, params: PyTree, batch: PyTree) -> Float[Array, "n p"]:
         """Per-sample gradients of one chunk as rows, in float32 or better."""

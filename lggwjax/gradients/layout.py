@@ -84,7 +84,7 @@ def gram_layout(
         ValueError: If ``chunk_size < 1``.
     """
     budget = default_memory() if max_memory is None else max_memory
-    result = 3 * 4 * num_points**2
+    result = 3 * engine.itemsize * num_points**2
     held, peak = engine.sizes
     left = (budget - result) * devices
     keep = held * num_points <= left - peak * devices
@@ -122,7 +122,7 @@ def path_layout(
     """
     budget = default_memory() if max_memory is None else max_memory
     held, peak = engine.sizes
-    result = 2 * 4 * num_samples * length**2
+    result = 2 * engine.itemsize * num_samples * length**2
     # A share of many samples' scratch: of one alone it would be too much, as large blocks are made in turn.
     one = held * length + max(peak, engine.path_scratch(64, length) // 64)
     chunk = checked_chunk(chunk_size, num_samples, max(devices, min(budget - result, AT_EASE) * devices // one))
@@ -160,13 +160,13 @@ def stream_layout(
     budget = default_memory() if max_memory is None else max_memory
     held, peak = engine.sizes
     # A layer with positions is contracted to its own gradients; a direction of one leaf is drawn, moved and multiplied.
-    contracted = 2 * 4 * max((h.size for h in engine.held if needs_contraction(h.product)), default=0)
-    tile = 4 * 4 * max((h.size for h in engine.held), default=0)
-    one = held + max(peak - held, contracted) + 2 * 4 * num_draws
+    contracted = 2 * engine.itemsize * max((h.size for h in engine.held if needs_contraction(h.product)), default=0)
+    tile = 4 * engine.itemsize * max((h.size for h in engine.held), default=0)
+    one = held + max(peak - held, contracted) + 2 * engine.itemsize * num_draws
     chunk = checked_chunk(chunk_size, num_samples, max(devices, (budget - tile) * devices // one))
     costs = stream_flops(engine, num_samples * length, num_draws, chunk)
     route: Literal["factors", "jvp"] = "jvp" if costs["jvp"] < costs["factors"] and engine.has_jvp else "factors"
-    result = 2 * 4 * num_samples * num_draws
+    result = 2 * engine.itemsize * num_samples * num_draws
     own = Layout(route, chunk, True, 0, held * chunk, contracted * chunk, (peak - held) * chunk).on(devices)
     return own._replace(result=result, scratch=own.scratch + tile)
 

@@ -47,7 +47,7 @@ def per_sample_gradients(
         (3, 3)
     """
     problem = pose(loss_fn, params, batch, wrt, self_check=False)
-    held = sum(layer.size for layer in problem.engine.layers) * 4
+    held = sum(layer.size for layer in problem.engine.layers) * problem.engine.itemsize
     chunk_size = checked_chunk(chunk_size, problem.num_samples, max(1, CHUNK_BYTES // max(held, 1)))
     return halving(lambda size: _in_chunks(problem, params, batch, size), chunk_size)
 

@@ -162,7 +162,7 @@ def gradient_norm(gradients: Float[Array, "M p"], level: float = 0.95) -> Scalar
     num = gradients.shape[0]
     if num < 3:
         raise ValueError(f"Expected at least 3 held-out blocks, got {num}. Hold out more samples.")
-    gram = np.asarray(inner_products(gradients, gradients), np.float64)
+    gram = np.array(inner_products(gradients, gradients), np.float64)
     np.fill_diagonal(gram, 0.0)
     with np.errstate(all="ignore"):  # the caller refuses what is not finite
         total, rows = gram.sum(), gram.sum(1)

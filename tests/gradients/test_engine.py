@@ -63,6 +63,7 @@ def _assert_close(found, expected):
     )
 
 
+@pytest.mark.slow
 def test_a_second_call_compiles_nothing_whatever_the_draws(compilations):
     with compilations() as first:
         _all(loss)
@@ -266,6 +267,7 @@ def test_the_self_check_can_be_left_out_and_runs_once(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.makes_nan
 def test_gradients_that_are_not_finite_do_not_trip_the_self_check():
     def undefined(params, example):
         return jnp.sum(jnp.sqrt(example["x"] @ params["w"] - 1e6))

@@ -195,7 +195,7 @@ def _nearly_constant(w, x):
 
 
 def test_a_narrow_union_is_streamed_because_single_precision_has_lost_its_gram_matrix():
-    points, width = normal(11, NUM, 30), jnp.zeros(30)
+    points, width = normal(11, NUM, 30), jnp.zeros(30, jnp.float32)
     truth, stderr = _brute_width(np.asarray(1 + 1e-4 * np.asarray(points, np.float64)))
     found = lggw(KEY, _nearly_constant, [width], points, kind="union", num_draws=512)
     assert not bool(found.diameter_is_exact)

@@ -135,12 +135,12 @@ def test_the_first_leaf_that_does_not_fit_is_named(tmp_path: Path) -> None:
         return params | {"params": params["params"] | changes}
 
     cases = [
-        (like(extra=jnp.ones(2)), r"Expected params/extra of float32\[2\] in .*, got no such leaf"),
+        (like(extra=jnp.ones(2, jnp.float32)), r"Expected params/extra of float32\[2\] in .*, got no such leaf"),
         (
-            like(dense=dense | {"kernel": jnp.ones((4, 5))}),
+            like(dense=dense | {"kernel": jnp.ones((4, 5), jnp.float32)}),
             r"params/dense/kernel of float32\[4, 5\] .* got float32\[4, 3\]",
         ),
-        (like(half=jnp.ones(5)), r"params/half of float32\[5\] .* got bfloat16\[5\]"),
+        (like(half=jnp.ones(5, jnp.float32)), r"params/half of float32\[5\] .* got bfloat16\[5\]"),
         (like(dense={"kernel": dense["kernel"]}), r"Expected no params/dense/bias in .*, got one"),
         (params | {"state": {}}, r"Expected no state/count in"),
     ]

@@ -157,6 +157,7 @@ def test_both_intervals_cover_over_many_repetitions(name, num_draws):
     _check_coverage(name, num_draws, 2000)
 
 
+@pytest.mark.slow
 def test_coverage_test_would_find_a_width_wrong_by_three_percent():
     points, truth = KNOWN_SETS["simplex"]
     asymptotic, _ = _hits(points, 1.03 * truth, 4096, 200)

@@ -171,7 +171,7 @@ def test_cholesky_in_order_of_arrival_keeps_the_rows_of_earlier_points():
     full = moved @ moved.T
     rows = factor_moved_gram(full).rows
     for length in (2, 5, 11):
-        padded = jnp.zeros((12, 12)).at[:length, :length].set(full[:length, :length])
+        padded = jnp.zeros_like(full).at[:length, :length].set(full[:length, :length])
         np.testing.assert_allclose(factor_moved_gram(padded).rows[:length], rows[:length], atol=1e-6)
 
 
@@ -286,6 +286,7 @@ def test_points_far_from_the_origin_keep_their_width():
     assert float(gaussian_width(KEY, far).value) == pytest.approx(float(gaussian_width(KEY, near).value), rel=1e-5)
 
 
+@pytest.mark.makes_nan
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused_outside_and_become_nan_inside(bad):
     points = jnp.eye(20).at[2, 1].set(bad)
@@ -426,6 +427,7 @@ def test_the_cholesky_factor_in_blocks(num):
     assert np.abs(lower[: num // 2] - whole[: num // 2]).max() < 1e-4
 
 
+@pytest.mark.makes_nan
 def test_the_cholesky_factor_in_blocks_refuses_an_indefinite_matrix():
     for place in (5, 150, 299):  # in the first block, below it, in the last
         matrix = np.eye(300, dtype=np.float32)
@@ -482,6 +484,7 @@ def test_rqmc_interval_covers():
     assert hits >= 19  # 24 trials at .95: fewer happen once in 1,000
 
 
+@pytest.mark.slow
 def test_rqmc_has_much_less_variance_on_a_path_and_is_compared_at_equal_draws():
     points = jnp.asarray(_path_like(), jnp.float32)
     plain = _draws(factor_points(points), 8192, radial=False)
@@ -535,6 +538,7 @@ def test_half_precision_is_measured_in_single():
     assert half.value == single.value
 
 
+@pytest.mark.makes_nan
 def test_matrices_and_counts_that_mean_nothing_are_refused():
     indefinite = jnp.array([[1, 0.9, -0.9], [0.9, 1, 0.9], [-0.9, 0.9, 1.0]])
     with pytest.raises(ValueError, match="positive semidefinite"):

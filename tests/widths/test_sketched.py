@@ -77,6 +77,7 @@ def test_the_bias_is_far_below_the_stated_error(repeated):
     assert abs(1.5 * np.asarray(plain).mean() - truth) > stated / 4 + 3 * error
 
 
+@pytest.mark.slow
 def test_the_stated_error_is_the_actual_spread(repeated):
     width, _, truth = repeated
     stated = np.sqrt(np.mean(np.asarray(width.stderr) ** 2 + np.asarray(width.sketch_stderr) ** 2))

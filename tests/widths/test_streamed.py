@@ -83,6 +83,7 @@ def test_one_point_has_width_zero():
     assert found.interval() == (0, 0)
 
 
+@pytest.mark.makes_nan
 def test_nan_stays_nan_whatever_comes_after_it(points):
     seen = update_extremes(RunningExtremes.empty(3), jnp.array([[1.0, jnp.nan, 2.0]]), jnp.ones(1))
     later = update_extremes(seen, jnp.ones((2, 3)), jnp.ones(2))
