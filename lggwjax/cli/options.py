@@ -138,6 +138,26 @@ def add_folder(parser: argparse.ArgumentParser, prefix: str = "") -> None:
     group.add_argument("--quiet", action="store_true", help="no progress bar and no table")
 
 
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which devices and processes compute."""
+    group = parser.add_argument_group("which devices compute")
+    group.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="divide samples among N devices (default all); with --plan compile for 8 .. N virtual ones, and stop",
+    )
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes, each started with this command; found through Slurm, Kubernetes, Open MPI or a "
+        "TPU pod, or by the next three",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of the first process")
+    group.add_argument("--num-processes", type=int, metavar="P", help="how many processes there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+
+
 def specs(options: argparse.Namespace) -> tuple[Any, Any]:
     """Make data and model from the options; a linear population gets a linear model unless told otherwise."""
     from lggwjax.data.spec import DataSpec

@@ -37,7 +37,7 @@ from lggwjax.gradients.factors import FactorProgram, Layer, find_factors, leaf_n
 from lggwjax.gradients.forms import Operands, Product, working
 from lggwjax.gradients.selection import LossFn, Selection, Wrt, as_partial, batch_size, check_loss, select
 from lggwjax.jaxprs import count_flops, flat_jaxpr, holds, live_bytes
-from lggwjax.sharding import mesh_of, place_whole, spread_over, to_host
+from lggwjax.sharding import mesh_of, num_shares, place_whole, spread_over, to_host
 
 MAX_ENGINES = 64
 # How much more than the least a compiled pass with convolutions keeps alive, because it runs side by side what need not
@@ -368,8 +368,9 @@ class Problem(NamedTuple):
 
     def factors(self, params: PyTree, chunk: PyTree) -> list[Array]:
         """One pass over one chunk."""
-        loss, params = place_whole((self.loss, params), self.mesh)
-        return self.engine.factors(loss, params, chunk, self.mesh)
+        loss, params, chunk = place_whole((self.loss, params, chunk), self.mesh)
+        divides = batch_size(chunk) % num_shares(self.mesh) == 0
+        return self.engine.factors(loss, params, chunk, self.mesh if divides else None)
 
 
 def pose(loss_fn: LossFn, params: PyTree, batch: PyTree, wrt: Wrt, *, self_check: bool = True) -> Problem:

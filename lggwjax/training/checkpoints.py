@@ -21,9 +21,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from lggwjax.sharding import place
 from lggwjax.training.loop import TrainState
 
-_PARTS = ("params", "previous", "opt_state")
+PARTS = ("params", "previous", "opt_state")
 _POSITION = "position.json"  # of the iterator of batches, where it tells one
 _MAX_POSITION = 2**24
 _STRAGGLERS = 1.0  # seconds that other arrays of a checkpoint may take to end once one has failed
@@ -61,10 +62,10 @@ def save(directory: str | Path, state: TrainState) -> None:
     if final.exists():
         raise ValueError(f"Expected no checkpoint of step {state.step} yet, got {final}. Remove it first.")
     partial = final.with_name(f"{state.step}.partial")
-    tree = jax.tree.map(_storable, {part: getattr(state, part) for part in _PARTS})
+    tree = jax.tree.map(_storable, {part: getattr(state, part) for part in PARTS})
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        with _quiet(), ocp.PyTreeCheckpointer() as writer:
+        with _quiet(), _checkpointer() as writer:
             writer.save(partial / "checkpoint", args=ocp.args.PyTreeSave(tree))
         if state.position is not None:
             (partial / "checkpoint" / _POSITION).write_text(state.position, encoding="utf8")
@@ -98,7 +99,7 @@ def restore(directory: str | Path, step: int, like: TrainState) -> TrainState:
     path = Path(directory).absolute() / str(step)
     _verify(path)
     stored = _stored(path)
-    arrays = _read(path, stored, stored, {part: getattr(like, part) for part in _PARTS})
+    arrays = _read(path, stored, stored, {part: getattr(like, part) for part in PARTS})
     return TrainState(step, **arrays, position=_position(path))
 
 
@@ -158,7 +159,7 @@ def read_params(path: str | Path, like: PyTree) -> PyTree:
         path = path / "default"
     _verify(path)
     stored = _stored(path)
-    if set(_PARTS) <= set(stored):
+    if set(PARTS) <= set(stored):
         return _read(path, {"params": stored["params"]}, stored["params"], like)
     return _read(path, stored, stored if set(stored) <= set(like) else {"params": stored}, like)
 
@@ -190,7 +191,7 @@ def _stored(path: Path) -> dict[str, Any]:
     """Shapes and types of what a checkpoint holds, without reading it."""
     if not path.is_dir():
         raise ValueError(f"Expected a checkpoint at {path}, got no such folder.")
-    with _quiet(), ocp.PyTreeCheckpointer() as reader:
+    with _quiet(), _checkpointer() as reader:
         try:
             metadata = reader.metadata(path).item_metadata
         except Exception as error:  # Whatever a foreign or broken folder provokes in orbax.
@@ -210,7 +211,7 @@ def _read(path: Path, item: PyTree, found: PyTree, like: PyTree) -> PyTree:
     _check(names, template, path)
     # As numpy: neither the devices nor the sharding of the writer matter.
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-    with _quiet(), ocp.PyTreeCheckpointer() as reader:
+    with _quiet(), _checkpointer() as reader:
         try:
             restored = reader.restore(
                 path, args=ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
@@ -256,8 +257,21 @@ def _like(leaf: Any, value: np.ndarray) -> jax.Array:
         return jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
     sharding = getattr(leaf, "sharding", None)
     if sharding is not None and len(sharding.device_set) > 1:
-        return jax.device_put(value, sharding)
+        return place(value, sharding)
     return jnp.asarray(value)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Orbax's for a tree of arrays. Of several processes the one that calls works alone and waits for no other."""
+    if jax.process_count() == 1:
+        return ocp.PyTreeCheckpointer()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix=f"process{jax.process_index()}",
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from jaxtyping import PyTree
 
 from lggwjax.training.folder import RunFolder
+from lggwjax.training.hosts import SharedFolder
 from lggwjax.training.meter import Meter, Record
 
 
@@ -35,7 +36,7 @@ class Recorder:
         extra: Fields that every record gets.
     """
 
-    def __init__(self, meter: Meter, folder: RunFolder, params: PyTree, extra: Record | None = None):
+    def __init__(self, meter: Meter, folder: RunFolder | SharedFolder, params: PyTree, extra: Record | None = None):
         """Start an empty path; ``params`` give the shapes."""
         self._meter, self._folder, self._path = meter, folder, meter.init(params)
         self.extra: Record = extra or {}

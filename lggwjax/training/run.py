@@ -11,12 +11,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
 
 from lggwjax.data import Batch, Split, load
+from lggwjax.gradients.costs import device_memory
 from lggwjax.models import Adapted, build_adapted
-from lggwjax.training import checkpoints
+from lggwjax.sharding import device_mesh, parameter_shares, shard_parameters
+from lggwjax.training.checkpoints import DamagedCheckpoint
 from lggwjax.training.config import RunConfig, environment
-from lggwjax.training.folder import RunFolder
+from lggwjax.training.hosts import SharedFolder
 from lggwjax.training.left_out import LeftOut
 from lggwjax.training.loop import TrainingDiverged, TrainState, initial_state, train
 from lggwjax.training.meter import Meter, Record, Samples
@@ -98,12 +102,14 @@ class Prepared:
         return asked
 
 
-def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Prepared:
+def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None, num_devices: int | None = None) -> Prepared:
     """Load the data and build the model; refuse what cannot work before anything is written.
 
     Args:
         config: What is asked for.
         max_checkpoints: Longest path the meter may meet; by default what ``config`` asks for.
+        num_devices: On how many to train and measure, by default all there are. Results differ by rounding alone, and a
+            run may be resumed on another number.
 
     Returns:
         A run that can start.
@@ -125,7 +131,17 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None) -> Pre
         predict_fn=model.predict_fn if split.task == "classification" else None,
         feature_fn=model.feature_fn,
     )
-    return Prepared(config, split, model, meter, initial_state(model.params, model.wrt, config.training))
+    start = initial_state(model.params, model.wrt, config.training)
+    if jax.device_count() > 1 or num_devices is not None:
+        mesh = _mesh(start.params, num_devices or jax.device_count())
+        start = TrainState(start.step, *shard_parameters(start[1:4], mesh))
+    return Prepared(config, split, model, meter, start)
+
+
+def _mesh(params: PyTree, num_devices: int) -> Mesh:
+    """Samples are divided among all devices; parameters only where they would fill much of each."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    return device_mesh(num_devices, parameters=parameter_shares(num_devices, size, device_memory()))
 
 
 def _heldout(split: Split) -> Batch | None:
@@ -156,7 +172,7 @@ def states(
         prepared.split.stored,
         prepared.config.training,
         draw_fresh=population.sample if prepared.config.training.fresh and population is not None else None,
-        start=start,
+        start=prepared.start if start is None else start,
         left_out=prepared.left_out() if left_out is None else left_out,
     )
 
@@ -178,13 +194,11 @@ def run(prepared: Prepared, out: Path, *, resume: bool = False, progress: Progre
         FloatingPointError: If training or a measurement became NaN or infinite and no sample is to be left out for
             that; all records before stay.
     """
-    from lggwjax.report import write_page  # matplotlib is loaded when there is something to draw
-
     settings = prepared.settings()
-    with RunFolder.open(out, settings, resume=resume, extra={"environment": environment()}) as folder:
+    with SharedFolder.open(out, settings, resume=resume, extra={"environment": environment()}) as folder:
         if not folder.finished:
             _measure_along(prepared, folder, progress or _no_progress)
-            write_page(folder.path)
+            folder.write_page()
         return folder.path / "report.html"
 
 
@@ -192,7 +206,7 @@ def _no_progress(step: int, record: Record | None) -> None:
     del step, record
 
 
-def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) -> None:
+def _measure_along(prepared: Prepared, folder: SharedFolder, progress: Progress) -> None:
     records, start = _taken_up(prepared, folder)
     left_out = prepared.left_out(records)
     recorder = _replayed(prepared, folder, left_out, progress)
@@ -206,7 +220,7 @@ def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) ->
             record = None
             if state.step in wanted:
                 recorder.clock.lap("training")
-                checkpoints.save(folder.checkpoints_dir, state)
+                folder.save(state)
                 recorder, record = _measured(prepared, folder, recorder, state, left_out)
             progress(state.step, record)
     except TrainingDiverged as error:
@@ -215,7 +229,7 @@ def _measure_along(prepared: Prepared, folder: RunFolder, progress: Progress) ->
 
 
 def _measured(
-    prepared: Prepared, folder: RunFolder, recorder: Recorder, state: TrainState, left_out: LeftOut | None
+    prepared: Prepared, folder: SharedFolder, recorder: Recorder, state: TrainState, left_out: LeftOut | None
 ) -> tuple[Recorder, Record]:
     """Measure a state; where samples are left out since the last time, the path is made again without them first."""
     previous, passes = state.previous if state.step else None, state.step * prepared.config.passes_per_step
@@ -231,31 +245,31 @@ def _measured(
                 raise
 
 
-def _replayed(prepared: Prepared, folder: RunFolder, left_out: LeftOut | None, progress: Progress) -> Recorder:
+def _replayed(prepared: Prepared, folder: SharedFolder, left_out: LeftOut | None, progress: Progress) -> Recorder:
     """The path of the records on disk, of the samples that are left."""
     extra = None if left_out is None else left_out.field()
     recorder = Recorder(prepared.meter(left_out), folder, prepared.start.params, extra)
     for record in folder.records:
-        state = checkpoints.restore(folder.checkpoints_dir, record["step"], like=prepared.start)
+        state = folder.restore(record["step"], like=prepared.start)
         recorder.replay(record, state.params)
         progress(record["step"], record)
     return recorder
 
 
-def _taken_up(prepared: Prepared, folder: RunFolder) -> tuple[list[Record], TrainState | None]:
+def _taken_up(prepared: Prepared, folder: SharedFolder) -> tuple[list[Record], TrainState | None]:
     """Records that can be gone on from, and the state of the last; what follows a damaged checkpoint is removed."""
     records = folder.records
     for index, record in enumerate(records):
         try:
-            checkpoints.verify(folder.checkpoints_dir, record["step"])
-        except checkpoints.DamagedCheckpoint as error:
+            folder.verify(record["step"])
+        except DamagedCheckpoint as error:
             before = f"step {records[index - 1]['step']}" if index else "the start"
             left = len(records) - index
             _LOG.warning("%s Going on from %s; the %d records from there on come out again.", error, before, left)
             folder.rewind(record["step"])
             records = records[:index]
             break
-    last = [checkpoints.restore(folder.checkpoints_dir, r["step"], like=prepared.start) for r in records[-1:]]
+    last = [folder.restore(r["step"], like=prepared.start) for r in records[-1:]]
     return records, last[0] if last else None
 
 
