@@ -149,7 +149,7 @@ from lggwjax.gradients.engine import pose
 def loss(w, z):
     return jnp.sum(jnp.sin(jnp.cumsum(w * z)) ** 2)
 
-w, z = jnp.ones(2**18), jnp.asarray(np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32))
+w, z = jnp.ones(2**19), jnp.asarray(np.random.default_rng(0).normal(size=(64, 1)).astype(np.float32))
 small = lggwjax.gradient_gram(loss, w, z, chunk_size=1, max_memory=2**24)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20, -1))
