@@ -211,7 +211,7 @@ def _offset(path: Path, info: zipfile.ZipInfo, header: Header, length: int) -> i
         # The local header, which zipfile has checked: 30 bytes that end with the lengths of a name and an extra field.
         name, extra = struct.unpack("<26xHH", file.read(30))
     start = info.header_offset + 30 + name + extra
-    if start + info.file_size > path.stat().st_size:
+    if info.file_size != info.compress_size or start + info.file_size > path.stat().st_size:
         raise BadFileError(f"Expected {path} to hold all of its arrays, got a file cut off. Write it again.")
     return start + length
 

@@ -75,8 +75,7 @@ def inspect_records(path: Path) -> RecordFile:
     """Read the number of records and the first of them.
 
     Raises:
-        ValueError: If the file is damaged or empty, or its first record is no example.
-        ModuleNotFoundError: If array_record is not installed.
+        ValueError: If the file is damaged or empty, its first record is no example, or array_record is not installed.
     """
     source = _open(path)
     if not len(source):
@@ -140,8 +139,8 @@ def write_records(path: Path, batch: Batch) -> None:
 def _open(path: Path) -> Any:
     try:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
+    except ImportError:
+        raise BadFileError(
             f"Expected the package array_record to read {path}, got none. Install it: pip install 'lggwjax[data]'."
         ) from None
     with _errors(path):

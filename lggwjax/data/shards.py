@@ -151,8 +151,8 @@ def open_shards(folder: str | Path) -> Shards:
 
     Raises:
         FileNotFoundError: If there is no such folder or file.
-        ValueError: If a file is corrupt, lies about its size or does not fit the others; one line that names it.
-        ModuleNotFoundError: If the files are array-record ones and that package is not installed.
+        ValueError: If a file is corrupt, lies about its size or does not fit the others, or is an array-record file and
+            that package is not installed; one line that names it.
     """
     folder = Path(folder)
     found = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -184,6 +185,17 @@ def test_headers_that_lie_allocate_nothing(tmp_path):
     tracemalloc.stop()
 
 
+def test_a_directory_that_lies_about_a_stored_size_is_refused(tmp_path):
+    # 24 rows are promised and 23 are there: read by seeking, the last would be the bytes of the next member.
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.ones((23, 2000), np.float32), y=np.ones(24, np.float32))
+    data = path.read_bytes().replace(b"(23, 2000)", b"(24, 2000)")
+    entry = data.index(b"PK\x01\x02")
+    size = int.from_bytes(data[entry + 24 : entry + 28], "little")
+    path.write_bytes(data[: entry + 24] + (size + 8000).to_bytes(4, "little") + data[entry + 28 :])
+    refused(tmp_path, "a.npz", "hold all of its arrays")
+
+
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"num_classes": true}', '{"num_classes": 1}', "[" * 9999])
 def test_records_need_to_know_their_classes(tmp_path, text):
     folder = written(tmp_path, "array_record")
@@ -237,6 +249,12 @@ def test_folders_without_shards_or_with_two_kinds_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", **make(5))
     (tmp_path / "b.array_record").write_bytes(b"")
     refused(tmp_path, "b.array_record", "one kind")
+
+
+def test_without_array_record_it_is_said_what_to_install(tmp_path, monkeypatch):
+    folder = written(tmp_path, "array_record")
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_data_source", None)
+    refused(folder, "shard-000000.array_record", r"pip install 'lggwjax\[data\]'")
 
 
 def test_nothing_half_written_stays(tmp_path):
