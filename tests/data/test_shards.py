@@ -188,7 +188,7 @@ def test_headers_that_lie_allocate_nothing(tmp_path):
 def test_a_directory_that_lies_about_a_stored_size_is_refused(tmp_path):
     # 24 rows are promised and 23 are there: read by seeking, the last would be the bytes of the next member.
     path = tmp_path / "a.npz"
-    np.savez(path, x=np.ones((23, 2000), np.float32), y=np.ones(24, np.float32))
+    np.savez(path, x=np.ones((23, 2000), np.float32), y=np.ones(24, np.float32), z=np.zeros(9000))
     data = path.read_bytes().replace(b"(23, 2000)", b"(24, 2000)")
     entry = data.index(b"PK\x01\x02")
     size = int.from_bytes(data[entry + 24 : entry + 28], "little")
