@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 
 SAMPLES, DIRECTIONS, PARAMETERS = "samples", "directions", "parameters"
 AXES = (SAMPLES, DIRECTIONS, PARAMETERS)
+_AUTOMATIC = (AxisType.Auto,)
 SMALL_LEAF = 2**16  # numbers; a smaller leaf is kept whole on every device, where it costs less than its messages
 
 
@@ -55,7 +56,7 @@ def device_mesh(num_devices: int | None = None, *, directions: int = 1, paramete
             f"Expected directions * parameters to divide {num} devices, got {directions} * {parameters}. Change them."
         )
     shape = (num // (directions * parameters), directions, parameters)
-    return Mesh(np.asarray(devices[:num]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(np.asarray(devices[:num]).reshape(shape), AXES, axis_types=_AUTOMATIC * 3)
 
 
 def parameter_shares(num_devices: int, parameter_bytes: int, memory: int) -> int:
@@ -175,11 +176,9 @@ def mesh_of(params: PyTree, batch: PyTree) -> Mesh | None:
 
 def lies_on(tree: PyTree) -> Mesh | None:
     """The mesh of several devices on which arrays lie already; None where they lie on one, or are traced."""
-    for leaf in jax.tree.leaves(tree):
-        held = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
-        if isinstance(held, NamedSharding) and held.num_devices > 1:
-            return _automatic(held.mesh)
-    return None
+    meshes = (leaf.sharding.mesh for leaf in jax.tree.leaves(tree) if _lies_on_several(leaf))
+    found = next(meshes, None)
+    return None if found is None else Mesh(found.devices, found.axis_names, axis_types=_AUTOMATIC * len(found.shape))
 
 
 def num_shares(mesh: Mesh | None) -> int:
@@ -221,17 +220,30 @@ def place_whole(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Put the arrays of a tree on every device of a mesh, unless they are divided among them already."""
     if mesh is None:
         return tree
+    tree = on_mesh(tree, mesh)
+    return jax.tree.map(
+        lambda leaf: place(leaf, whole_on(mesh)) if _is_array(leaf) and not _lies_on_several(leaf) else leaf, tree
+    )
 
-    def placed(leaf: Any) -> Any:
-        if not _is_array(leaf):
-            return leaf
-        held = getattr(leaf, "sharding", None)
-        if isinstance(held, NamedSharding) and held.num_devices > 1:
-            # The user's mesh may be one whose axes are part of types; ours are filled in by XLA.
-            return leaf if held.mesh == mesh else place(leaf, NamedSharding(mesh, held.spec))
-        return place(leaf, whole_on(mesh))
 
-    return jax.tree.map(placed, tree)
+def on_mesh(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Leave arrays that lie on several devices where they are, but on a mesh whose axes XLA fills in by itself.
+
+    A user's mesh may be one whose axes are part of types, which programs written for any mesh cannot follow.
+    """
+    return jax.tree.map(
+        lambda leaf: (
+            place(leaf, NamedSharding(mesh, leaf.sharding.spec))
+            if _lies_on_several(leaf) and leaf.sharding.mesh != mesh
+            else leaf
+        ),
+        tree,
+    )
+
+
+def _lies_on_several(leaf: Any) -> bool:
+    held = None if isinstance(leaf, Tracer) else getattr(leaf, "sharding", None)
+    return isinstance(held, NamedSharding) and held.num_devices > 1
 
 
 def to_host(array: Array) -> np.ndarray:
@@ -281,10 +293,6 @@ def _moved(array: Array, sharding: NamedSharding) -> Array:
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray)
-
-
-def _automatic(mesh: Any) -> Mesh:
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
 def _sample_axes(mesh: Mesh) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from lggwjax.sharding import num_shares, place, spread_over
+from lggwjax.sharding import num_shares, on_mesh, place, spread_over
 
 
 def checked_chunk(chunk_size: int | None, num_samples: int, fitting: int) -> int:
@@ -46,6 +46,7 @@ def iter_chunks(
     """
     shares = num_shares(mesh)
     chunk_size = -(-min(chunk_size, num_samples) // shares) * shares
+    batch = batch if mesh is None else on_mesh(batch, mesh)
     for start in range(0, num_samples, chunk_size):
         count = min(chunk_size, num_samples - start)
         chunk = _cut(batch, num_samples, start, chunk_size)

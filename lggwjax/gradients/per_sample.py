@@ -5,10 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from lggwjax.gradients.chunks import checked_chunk, iter_chunks
+from lggwjax.gradients.chunks import checked_chunk
 from lggwjax.gradients.engine import Problem, pose
 from lggwjax.gradients.halving import halving
 from lggwjax.gradients.selection import LossFn, Wrt
+from lggwjax.sharding import place_whole
 
 CHUNK_BYTES = 2**29  # gradients computed at once when the caller does not choose
 
@@ -53,9 +54,10 @@ def per_sample_gradients(
 
 
 def _in_chunks(problem: Problem, params: PyTree, batch: PyTree, chunk_size: int) -> PyTree:
+    params = place_whole(params, problem.mesh)
     chunks = [
         [leaf[:count] for leaf in problem.engine.gradients(problem.loss, params, chunk)]
-        for _, count, chunk in iter_chunks(batch, problem.num_samples, chunk_size)
+        for _, count, chunk in problem.chunks(batch, chunk_size)
     ]
     leaves = chunks[0] if len(chunks) == 1 else [jnp.concatenate(leaves) for leaves in zip(*chunks, strict=True)]
     return problem.selection.tree(leaves)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from lggwjax.gradients.engine import Engine, pose
 from lggwjax.gradients.layout import gram_layout
 from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
+from lggwjax.sharding import gathered, mesh_of, num_shares, place_whole, shard_samples
 from lggwjax.training.heldout import NUM_BLOCKS, Scalar, gradient_norm, pass_over, population_descent
 from lggwjax.training.nonfinite import blame
 from lggwjax.training.probes import SKETCH_SIZE, Probe, ProbePath, ProbeWidths, Route
@@ -230,7 +231,8 @@ class Meter:
     def _probe(self, params: PyTree, batch: PyTree, *, union: bool) -> Probe:
         problem = pose(self._loss_fn, params, batch, self._wrt)
         by_size: Route = "exact" if self._kept_bytes(problem.engine) <= KEPT_BYTES else "sketched"
-        chunk_size = gram_layout(problem.engine, problem.num_samples, None, None).chunk_size
+        shares = num_shares(problem.mesh)
+        chunk_size = gram_layout(problem.engine, problem.num_samples, None, None, shares).chunk_size
         return Probe(problem, batch, chunk_size, self._capacity, self._num_draws, self._route or by_size, union)
 
     def _losses(self, params: PyTree, previous: PyTree | None, widths: ProbeWidths) -> Record:
@@ -267,7 +269,11 @@ class Meter:
     def _featurizer(self, state: MeterState, params: PyTree) -> Record:
         if self._features is None:
             return {"feature_width": None, "features": None}
-        features = _feature_matrix(jax.tree_util.Partial(self._features), params, self._samples.train_probe)
+        probe = self._samples.train_probe
+        mesh = mesh_of(params, probe)
+        if mesh is not None:
+            params, probe = place_whole(params, mesh), shard_samples(probe, mesh)
+        features = gathered(_feature_matrix(jax.tree_util.Partial(self._features), params, probe), mesh)
         if not bool(jnp.isfinite(features).all()):
             raise FloatingPointError("A feature is NaN or infinite.")
         key = jax.random.fold_in(state.train.key, 5)

@@ -12,12 +12,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.engine import pose
 from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import gram_layout
 from lggwjax.gradients.projections import leaf_products
 from lggwjax.gradients.selection import LossFn, Wrt, batch_size, select
+from lggwjax.sharding import num_shares, place_whole, to_host
+from lggwjax.training.hosts import is_first, on_first
 from lggwjax.training.looks import Judgement
 from lggwjax.training.meter import Meter, MeterState, Samples, example_form
 from lggwjax.training.nonfinite import blame, leaf_names
@@ -152,8 +153,6 @@ class Monitor:
             raise ValueError(f"Expected 0 < level < 1, got {level}.")
         if non_finite not in ("stop", "skip"):
             raise ValueError(f'Expected non_finite "stop" or "skip", got {non_finite!r}.')
-        if every is None and jax.process_count() > 1:
-            raise ValueError(f"Expected every= with {jax.process_count()} processes, whose clocks differ. Pass every=.")
         num_widths = min(batch_size(train_probe), WIDTH_SAMPLES)
         if heldout_probe is not None:
             _check_heldout(train_probe, heldout_probe)
@@ -226,7 +225,8 @@ class Monitor:
     def _is_next(self, state: MonitorState) -> bool:
         """Whether the observation after this one is to be measured, so that this one must be remembered."""
         if self._every is None:
-            return state.pace.affords(self._clock(), self._overhead)
+            # Clocks differ: with several processes the first one decides.
+            return on_first(lambda: state.pace.affords(self._clock(), self._overhead))
         due = ((state.measured or 0) // self._every + 1) * self._every
         return (state.step or 0) + state.stride >= due
 
@@ -243,7 +243,7 @@ class Monitor:
             pace = self._warmed_up(state, step, params)
         before = self._clock()
         state, report = self._measured(replace(state, pace=pace), step, params, before)
-        for writer in self._writers:
+        for writer in self._writers if is_first() else ():
             writer(report)
         return replace(state, measured=step, pace=pace.looked(self._clock() - before)), report
 
@@ -275,12 +275,13 @@ class Monitor:
         problem = pose(self._loss_fn, before, self._heldout, self._wrt)
         split = problem.selection.split
         step = [a - b for a, b in zip(split(before)[0], split(after)[0], strict=True)]
-        chunk_size = gram_layout(problem.engine, problem.num_samples, None, None).chunk_size
+        step, shares = place_whole(step, problem.mesh), num_shares(problem.mesh)
+        chunk_size = gram_layout(problem.engine, problem.num_samples, None, None, shares).chunk_size
 
         def measure(size: int) -> Float[np.ndarray, "m L"]:
             parts = [
-                np.asarray(leaf_products(problem, problem.factors(before, chunk), step), np.float64)[:count]
-                for _, count, chunk in iter_chunks(self._heldout, problem.num_samples, size)
+                to_host(leaf_products(problem, problem.factors(before, chunk), step))[:count].astype(np.float64)
+                for _, count, chunk in problem.chunks(self._heldout, size)
             ]
             return np.concatenate(parts)
 

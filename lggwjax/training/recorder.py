@@ -9,8 +9,8 @@ import time
 from jaxtyping import PyTree
 
 from lggwjax.training.folder import RunFolder
-from lggwjax.training.hosts import SharedFolder
 from lggwjax.training.meter import Meter, Record
+from lggwjax.training.shared_folder import SharedFolder
 
 
 class Clock:

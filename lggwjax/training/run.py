@@ -20,12 +20,12 @@ from lggwjax.models import Adapted, build_adapted
 from lggwjax.sharding import device_mesh, parameter_shares, shard_parameters
 from lggwjax.training.checkpoints import DamagedCheckpoint
 from lggwjax.training.config import RunConfig, environment
-from lggwjax.training.hosts import SharedFolder
 from lggwjax.training.left_out import LeftOut
 from lggwjax.training.loop import TrainingDiverged, TrainState, initial_state, train
 from lggwjax.training.meter import Meter, Record, Samples
 from lggwjax.training.nonfinite import blame
 from lggwjax.training.recorder import Recorder, peak_memory
+from lggwjax.training.shared_folder import SharedFolder
 
 MIN_HELDOUT = 16  # below one sample a block, the unbiased norms have no useful error bar
 

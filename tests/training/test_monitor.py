@@ -397,11 +397,15 @@ def test_options_are_checked(options, match):
         _monitor(**options)
 
 
-def test_processes_whose_clocks_differ_are_refused(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match="2 processes, whose clocks differ"):
-        _monitor()
-    _monitor(every=10)
+def test_the_first_process_decides_when_to_measure(monkeypatch):
+    from lggwjax.training import monitor as module
+
+    for decided in (True, False):  # whatever the clock of this process says
+        monkeypatch.setattr(module, "on_first", lambda action, d=decided: d)
+        monitor, params = _monitor(), START
+        state, _ = monitor.observe(monitor.init(params), 0, params)
+        _, report = monitor.observe(state, 1, params)
+        assert (report is not None) == decided
 
 
 @pytest.mark.slow
