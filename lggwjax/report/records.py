@@ -6,10 +6,12 @@ import contextlib
 import functools
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import numpy as np
 import pandas as pd
 
 SCALARS = (
@@ -38,6 +40,8 @@ _GROUPS = {"features": ("active_share", "l1", "l2"), "seconds": ("training", "me
 _ERROR_FIELDS = ("value", "stderr", "ci95_low", "ci95_high")
 _DRAW_FIELDS = ("num_draws", "num_samples", "num_checkpoints")
 _INTERVALS = ("ci95", "draws_bound95")
+# Far beyond what is written here; a file of others that has more is refused before it becomes a table or a page.
+_MOST_LEVELS, _MOST_COLUMNS, _LARGEST = 64, 1000, 2**63
 
 
 @functools.cache  # asked for at every field of every record
@@ -99,6 +103,11 @@ def load_run(folder: str | Path) -> pd.DataFrame:
             )
         rows.append(row)
     extra = {name: None for row in rows for name in row if name not in _known()}
+    if len(extra) > _MOST_COLUMNS:
+        raise ValueError(
+            f"Expected at most {_MOST_COLUMNS} quantities besides the usual ones in {path}, got {len(extra)}. "
+            "Restore the file."
+        )
     table = pd.DataFrame(rows, columns=[*columns(), *extra])
     numeric = list(columns()[1:])
     table[numeric] = table[numeric].astype(float)
@@ -126,7 +135,7 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         'digits'
     """
     path = _existing(Path(folder), "config.json")
-    return _strict_object(path.read_bytes(), str(path))
+    return strict_object(path.read_bytes(), str(path))
 
 
 def unseen_word(config: Mapping[str, Any]) -> Literal["population", "held-out"]:
@@ -232,11 +241,77 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"Expected {path.name} in {str(path.parent)!r}, got no such file. {advice}")
-    return _strict_object(path.read_bytes(), str(path))
+    return strict_object(path.read_bytes(), str(path))
+
+
+def within(folder: Path, *names: str) -> Path:
+    """Name a path below a folder, and refuse a symbolic link that leads out of the folder.
+
+    Args:
+        folder: What was asked for; it may be a link itself.
+        names: Of folders and a file below it.
+
+    Returns:
+        The path; it need not exist.
+
+    Raises:
+        ValueError: If a link on the way leads elsewhere.
+
+    Example:
+        >>> within(Path("run"), "metrics.jsonl").as_posix()
+        'run/metrics.jsonl'
+    """
+    path = folder.joinpath(*names)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(
+            f"Expected {str(path)!r} inside its folder, got a link that leads out of it. Put there what it points to."
+        )
+    return path
+
+
+def room_for(file: Path) -> Path:
+    """Make room for a file that is to be written beside records: its folder is made, and links there lead nowhere.
+
+    Args:
+        file: What is to be written.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If its folder is a symbolic link.
+    """
+    if file.parent.is_symlink():
+        raise ValueError(f"Expected a folder at {str(file.parent)!r}, got a link. Remove it.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_symlink():
+        file.unlink()
+    return file
+
+
+@contextlib.contextmanager
+def usual_form(folder: object) -> Iterator[None]:
+    """Say in one line that records are not of their form, wherever that was noticed: they may be anybody's.
+
+    Args:
+        folder: Where they lie, for the message.
+
+    Raises:
+        ValueError: Instead of what a missing, odd or huge entry makes the code in the block raise.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ValueError(
+            f"Expected records of the usual form in {str(folder)!r}, got others ({reason}). Restore the files, or run "
+            "again."
+        ) from error
 
 
 def _existing(folder: Path, name: str) -> Path:
-    path = folder / name
+    path = within(folder, name)
     if not path.is_file():
         raise ValueError(
             f"Expected a run folder with {name}, got {str(folder)!r}, which has none. "
@@ -247,24 +322,48 @@ def _existing(folder: Path, name: str) -> Path:
 
 def _parsed_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     *lines, rest = path.read_bytes().split(b"\n")
-    parsed = [(f"{path}, line {i}", _strict_object(line, f"{path}, line {i}")) for i, line in enumerate(lines, 1)]
+    parsed = [(f"{path}, line {i}", strict_object(line, f"{path}, line {i}")) for i, line in enumerate(lines, 1)]
     if rest.strip():
         # A write that was cut off leaves a line without an end; an object cannot be complete before its last brace.
         place = f"{path}, line {len(lines) + 1}"
         with contextlib.suppress(ValueError):
-            parsed.append((place, _strict_object(rest, place)))
+            parsed.append((place, strict_object(rest, place)))
     return parsed
 
 
-def _strict_object(text: bytes, place: str) -> dict[str, Any]:
+def strict_object(text: bytes, place: str) -> dict[str, Any]:
+    """Read one strict JSON object: finite numbers, whole ones of 64 bits, text that can be written, few levels.
+
+    Args:
+        text: In UTF-8.
+        place: Where it stands, for the message.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: If it is something else.
+
+    Example:
+        >>> strict_object(b'{"step": 1}', "here")
+        {'step': 1}
+    """
+
     def refuse(token: str) -> NoReturn:
-        raise ValueError(f"the token {token}")
+        raise ValueError(f"the token {token[:40]}")
 
     def finite(token: str) -> float:
         return number if math.isfinite(number := float(token)) else refuse(token)
 
+    def whole(token: str) -> int:
+        return number if len(token) < 21 and -_LARGEST <= (number := int(token)) < _LARGEST else refuse(token)
+
     try:
-        value = json.loads(text.decode(), parse_constant=refuse, parse_float=finite)
+        value = json.loads(text.decode(), parse_constant=refuse, parse_float=finite, parse_int=whole)
+        if text.count(b"[") + text.count(b"{") > _MOST_LEVELS:
+            _check_levels(value)
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half a pair of surrogates can be read, but not written
     except (ValueError, RecursionError) as error:
         raise ValueError(f"Expected strict JSON at {place}, got {error}. Restore the file, or run again.") from None
     if not isinstance(value, dict):
@@ -272,14 +371,22 @@ def _strict_object(text: bytes, place: str) -> dict[str, Any]:
     return value
 
 
+def _check_levels(value: Any) -> None:
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"more than {_MOST_LEVELS} levels")
+
+
 def _flat(record: dict[str, Any], place: str) -> dict[str, Any]:
     step = record.get("step")
     if type(step) is not int or step < 0:
-        raise ValueError(f"Expected an integer step >= 0 at {place}, got {step!r}. Restore the file, or run again.")
+        raise ValueError(f"Expected an integer step >= 0 at {place}, got {step!r:.80}. Restore the file, or run again.")
     row: dict[str, Any] = {}
     for name, value in record.items():
-        if name in SCALARS and not _is_number(value):
-            raise ValueError(f"Expected a number or null for {name} at {place}, got {value!r}. Restore the file.")
         if name == "skipped":
             row |= _flat_skipped(value, place)
         elif name in ESTIMATES and value is not None:
@@ -288,6 +395,10 @@ def _flat(record: dict[str, Any], place: str) -> dict[str, Any]:
             row |= {f"{name}.{field}": part for field, part in value.items()}
         elif name not in ESTIMATES and not (name in (*_GROUPS, "status") and value is None):
             row[name] = value
+    for column in _known() & row.keys():
+        if not _is_number(row[column]):
+            got = f"{row[column]!r:.80}"
+            raise ValueError(f"Expected a number or null for {column} at {place}, got {got}. Restore the file.")
     return row
 
 
@@ -295,29 +406,26 @@ def _flat_skipped(value: Any, place: str) -> dict[str, int]:
     sides = value if isinstance(value, dict) else {"": value}
     for side, rows in sides.items():
         if side not in ("train", "heldout") or not isinstance(rows, list):
+            got = f"{value!r:.80}"
             raise ValueError(
-                f"Expected lists of samples, train and heldout, for skipped at {place}, got {value!r}. Restore the file."
+                f"Expected lists of samples, train and heldout, for skipped at {place}, got {got}. Restore the file."
             )
     return {f"skipped.{side}": len(rows) for side, rows in sides.items()}
 
 
 def _flat_estimate(name: str, value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict) or "value" not in value:
-        raise ValueError(f"Expected an object with a value for {name} at {place}, got {value!r}. Restore the file.")
+        got = f"{value!r:.80}"
+        raise ValueError(f"Expected an object with a value for {name} at {place}, got {got}. Restore the file.")
     row: dict[str, Any] = {}
     for field, part in value.items():
         if field not in _INTERVALS:
-            ends = {f"{name}.{field}": part}
-        elif part is None:
-            ends = {}
+            row[f"{name}.{field}"] = part
         elif isinstance(part, list) and len(part) == 2:
-            ends = {f"{name}.{field}_low": part[0], f"{name}.{field}_high": part[1]}
-        else:
-            raise ValueError(f"Expected [low, high] for {name}.{field} at {place}, got {part!r}. Restore the file.")
-        for column, end in ends.items():
-            if column in _known() and not _is_number(end):
-                raise ValueError(f"Expected a number or null for {column} at {place}, got {end!r}. Restore the file.")
-        row |= ends
+            row |= {f"{name}.{field}_low": part[0], f"{name}.{field}_high": part[1]}
+        elif part is not None:
+            got = f"{part!r:.80}"
+            raise ValueError(f"Expected [low, high] for {name}.{field} at {place}, got {got}. Restore the file.")
     return row
 
 
