@@ -3,7 +3,7 @@
     python tests/fuzz/run.py --inputs 1000000 --json benchmarks/results/fuzz.json
 
 Of up to 20,000 inputs every target gets its share. Of more, a target gets 10,000, one that goes from the files to the
-page or the arrays four times its share in ten thousand, and the quick ones get the rest. An input is a valid one,
+page or the arrays twice its share in ten thousand, and the quick ones get the rest. An input is a valid one,
 changed at random; the seed, the target's name and a number fix it, so that one that fails can be made again.
 """
 
@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from tests.fuzz.targets import TARGETS, Target  # noqa: E402, the checkout comes first
 from tests.fuzz.watch import CONSTANT, EVERY, FACTOR, LIMIT, SECONDS, Failure, attempt, watching  # noqa: E402
 
-LEAST, WHOLE = 10_000, 4
+LEAST, WHOLE = 10_000, 2
 
 
 def split(inputs: int) -> dict[str, int]:
@@ -72,26 +72,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--target", action="append", choices=[*TARGETS], help="only this one; may be given again")
+    parser.add_argument(
+        "--target", action="append", choices=[*TARGETS], help="only this one, the others kept; again for more"
+    )
     parser.add_argument("--json", type=Path, help="write what came out")
     options = parser.parse_args()
-    parts, failures, results = split(options.inputs), [], {}
+    from benchmarks.machine import describe
+
+    machine, parts = describe(ROOT, "cpu", os.cpu_count() or 1), split(options.inputs)
+    kept = json.loads(options.json.read_text()) if options.target and options.json and options.json.exists() else {}
+    results, failures = kept.get("targets", {}), []
     for name in options.target or TARGETS:
         results[name] = tried(TARGETS[name], parts[name], options.seed, failures)
+        results[name]["commit"] = machine["commit"]
         print(f"{name:22} {results[name]}", flush=True)
         if options.json:
-            write(options.json, options.seed, results, failures)
+            write(options.json, machine, options.seed, results, failures)
     total = sum(result["inputs"] for result in results.values())
     print(f"{total} inputs, {len(failures)} failures")
     return int(bool(failures))
 
 
-def write(file: Path, seed: int, results: dict[str, Any], failures: list[str]) -> None:
+def write(file: Path, machine: dict[str, Any], seed: int, results: dict[str, Any], failures: list[str]) -> None:
     """Write what came out until now."""
-    from benchmarks.machine import describe
-
     found = {
-        "machine": describe(ROOT, "cpu", os.cpu_count() or 1),
+        "machine": machine,
         "seed": seed,
         "inputs": sum(result["inputs"] for result in results.values()),
         "failures": failures,
