@@ -23,6 +23,7 @@ TARGETS = (
     "idx",
     "cifar10",
     "npz",
+    "shards",
     "array header",
     "csv",
     "sweep",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
-import hashlib
+import importlib.util
 import io
 import json
 import struct
@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lggwjax.cli import main
-from lggwjax.data import DataSpec, load
-from lggwjax.data.arrays import _read_header
+from lggwjax.data import DataSpec, load, write_shards
+from lggwjax.data.archives import read_header
 from lggwjax.data.files import one_line_errors
 from lggwjax.experiments import grid
 from lggwjax.experiments.compare_data import look_at
@@ -144,6 +144,16 @@ def _npz() -> list[Case]:
     return [*found, Case({"train.npz": found[0].files["a.npz"], "test.npz": found[0].files["a.npz"]})]
 
 
+def _shards() -> list[Case]:
+    kinds = ("npz", "array_record") if importlib.util.find_spec("array_record") else ("npz",)
+    part, found = {"x": np.arange(8, dtype=np.float32).reshape(4, 2), "y": np.array([0, 1, 0, 1])}, []
+    with tempfile.TemporaryDirectory() as place:
+        for kind in kinds:
+            folder = write_shards(Path(place) / kind, [part, part], kind)
+            found.append(Case({file.name: file.read_bytes() for file in sorted(folder.iterdir())}))
+    return found
+
+
 def _table() -> list[Case]:
     rows = [f'{i}.5,{"red" if i % 3 else "blue"},"a, b",{i % 2},{i}e2' for i in range(60)]
     text = "\n".join(["size,colour,kind,y,target", *rows]) + "\n"
@@ -176,7 +186,7 @@ def _headers() -> list[Case]:
 def _header(_: Path, case: Case) -> None:
     with one_line_errors(Path("x.npz"), "npz archive"):  # as it is called
         (content,) = case.files.values() or (b"",)
-        _read_header(io.BytesIO(content), "x", Path("x.npz"))
+        read_header(io.BytesIO(content), "x", Path("x.npz"))
 
 
 def _objects() -> list[Case]:
@@ -598,18 +608,13 @@ def _claimed() -> list[Case]:
     return [Case(files | {"config.json": json.dumps(config).encode()})]
 
 
-def sums_of(files: Files) -> bytes:
-    """What a forger writes into a checkpoint's sums."""
-    return json.dumps({name: hashlib.sha256(content).hexdigest() for name, content in files.items()}).encode()
-
-
-_CHUNK = 1 << 20
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("idx", _idx, _load("mnist"), 900, 1),
         Target("cifar10", _cifar, _load("cifar10"), 800, 2),
         Target("npz", _npz, _load("npz"), 900),
+        Target("shards", _shards, _load("shards", 4), 500),
         Target("array header", _headers, _header, 1200, 5, in_memory=True),
         Target("JSON object", _objects, _object, 600, 30, in_memory=True),
         Target("csv", _table, _load("csv", 4), 800),

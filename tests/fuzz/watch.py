@@ -24,7 +24,7 @@ SECONDS = 60
 """An input that takes longer hangs."""
 CONSTANT, FACTOR = 24 << 20, 64
 """Bytes that Python and numpy may hold at once: CONSTANT, and FACTOR a byte of the input; JSON takes some 30 a byte."""
-LIMIT = 512 << 20
+LIMIT = 2 << 30
 """What the process may grow by while inputs of one target are tried; asking for more is refused by the system."""
 EVERY = 20
 """Counting what is held makes an input three times as slow: it is done for one in so many; all are under the limit."""
