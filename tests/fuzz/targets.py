@@ -35,9 +35,10 @@ from lggwjax.report.study import load_study
 from lggwjax.training import checkpoints, evidence
 from lggwjax.training.config import RunConfig
 from lggwjax.training.folder import RunFolder, read_records
+from lggwjax.training.left_out import LeftOut
 from lggwjax.training.loop import TrainSpec, initial_state
 from lggwjax.training.writers import CsvWriter, JsonlWriter
-from tests.fuzz.mutate import NUMBERS, WORDS, Files, mutate_files
+from tests.fuzz.mutate import NUMBERS, WORDS, Files, dump, mutate_files
 from tests.fuzz.pages import made_by_data
 
 ERRORS = (ValueError, OSError)
@@ -591,8 +592,12 @@ def _study_page(folder: Path, _: Case) -> None:
 
 
 def _claims(folder: Path, _: Case) -> None:
+    def left_out(records: list[dict[str, Any]]) -> None:
+        if records and records[-1].get("skipped") is not None:
+            LeftOut(lambda *_: 0.0, np.zeros(8), np.zeros(8), None, records)
+
     def prepare(config: RunConfig) -> Any:
-        return SimpleNamespace(config=config, start=_state())
+        return SimpleNamespace(config=config, start=_state(), left_out=left_out)
 
     with (
         mock.patch.object(evidence, "prepare_run", prepare),
@@ -605,7 +610,10 @@ def _claimed() -> list[Case]:
     files = _run_files("overfit", RunConfig().steps_measured)
     config = json.loads(files["config.json"])
     config |= RunConfig().as_dict()
-    return [Case(files | {"config.json": json.dumps(config).encode()})]
+    *_, last = files["metrics.jsonl"].splitlines(keepends=True)
+    skipped = dump(json.loads(last) | {"skipped": {"train": [1, 3], "heldout": []}}) + b"\n"
+    found = files | {"config.json": json.dumps(config).encode()}
+    return [Case(found), Case(found | {"metrics.jsonl": found["metrics.jsonl"].removesuffix(last) + skipped})]
 
 
 TARGETS: dict[str, Target] = {
