@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing by Atheris of what is read in Python: mutations that reach new code are mutated again.
 
-    python tests/fuzz/guided.py --inputs 20000
+    python tests/fuzz/guided.py --inputs 10000 --json benchmarks/results/fuzz-guided.json
 
 Each target runs in a process of its own, because libFuzzer ends the one that it works in. An input is one byte that
 says which file of which valid input it replaces, and what that file holds; half of the mutations are libFuzzer's, half
@@ -10,6 +10,8 @@ are those of `mutate`. The corpus is made from the valid inputs and thrown away.
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import subprocess
 import sys
@@ -130,17 +132,26 @@ def _child(name: str, place: Path, inputs: int, seed: int) -> None:
 def main() -> int:
     """Fuzz every target in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=20_000, help="of each target")
+    parser.add_argument("--inputs", type=int, default=10_000, help="of each target")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", action="append", choices=TARGETS, help="only this one; may be given again")
+    parser.add_argument("--json", type=Path, help="write what came out")
     parser.add_argument("--child", choices=TARGETS, help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         _child(options.child, options.place, options.inputs, options.seed)
         return 0
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.machine import describe
+
+    machine, results = describe(ROOT, "cpu", os.cpu_count() or 1), {}
     for name in options.target or TARGETS:
-        print(name, guided(name, options.inputs, options.seed), flush=True)
+        results[name] = guided(name, options.inputs, options.seed)
+        print(name, results[name], flush=True)
+    if options.json:
+        found = {"machine": machine, "seed": options.seed, "targets": results}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 

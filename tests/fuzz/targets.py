@@ -65,7 +65,6 @@ class Target:
         weight: Part of what is left over of a million; a quick target has a large one.
         errors: What it may raise.
         writes: Whether it writes, so that the folder beside it is looked after.
-        request: Bytes that the request itself needs.
         whole: Whether it goes from the files to the page or the arrays; such an input takes long.
         in_memory: Whether it reads bytes, so that no file is written.
     """
@@ -77,7 +76,6 @@ class Target:
     weight: int = 0
     errors: tuple[type[Exception], ...] = ERRORS
     writes: bool = False
-    request: int = 0
     whole: bool = False
     in_memory: bool = False
 

@@ -146,7 +146,7 @@ def attempt(target: Target, place: Path, case: Case, *, counted: bool = True) ->
     finally:
         seconds, allocated = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    if allocated > CONSTANT + FACTOR * size + target.request:
+    if allocated > CONSTANT + FACTOR * size:
         raise Failure(f"{target.name}: {allocated} bytes held for an input of {size}")
     if target.writes and outside(place) != before:
         raise Failure(f"{target.name}: something outside the folder was changed")
