@@ -185,7 +185,7 @@ def _verify(path: Path) -> None:
     except (OSError, ValueError, AttributeError, RecursionError):
         bad = [_SUMS]
     if bad:
-        raise DamagedCheckpoint(f"Expected the checkpoint {path} as it was written, got another {bad[0]}.")
+        raise DamagedCheckpoint(f"Expected the checkpoint {path} as it was written, got another {bad[0]!r:.100}.")
 
 
 def _stored(path: Path) -> dict[str, Any]:

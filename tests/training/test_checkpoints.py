@@ -314,3 +314,11 @@ def test_a_checkpoint_of_others_is_arrays_or_one_line(
     assert not (tmp_path / "it ran").exists()
     pickle.loads(evil)
     assert (tmp_path / "it ran").exists(), "the trap would not have gone off"
+
+
+@pytest.mark.parametrize("sums", ['{"a\\nb": "0"}', "[1]", "[" * 5000, '{"a": ' + "9" * 5000 + "}", "\x00"])
+def test_odd_sums_are_damage_told_in_one_line(tmp_path: Path, sums: str) -> None:
+    (foreign(tmp_path / "0") / "sha256.json").write_text(sums)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="got another") as caught:
+        checkpoints.read_params(tmp_path / "0", LIKE)
+    assert "\n" not in str(caught.value)
