@@ -25,7 +25,8 @@ from lggwjax.report.designs import (
 from lggwjax.report.document import Document, SavedFigure, save_figure
 from lggwjax.report.drawing import Line, draw_intervals, draw_lines
 from lggwjax.report.language import EMPTY, Text
-from lggwjax.report.records import loss_unit, usual_form
+from lggwjax.report.records import loss_unit
+from lggwjax.report.strict import usual_form
 from lggwjax.report.table import interval_text, number_text, p_text
 
 _MOST_LINES = 8

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lggwjax.report.language import EMPTY, Text
-from lggwjax.report.records import room_for
+from lggwjax.report.strict import room_for
 from lggwjax.report.style import style
 
 Tone = Literal["helps", "undecided", "hurts"]

@@ -25,8 +25,8 @@ from lggwjax.report.records import (
     move_word,
     num_skipped,
     unseen_word,
-    usual_form,
 )
+from lggwjax.report.strict import usual_form
 from lggwjax.report.table import NONE, estimate_text, measured, number_text
 from lggwjax.report.verdict import Verdict, verdict, words
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lggwjax.report import load_config, load_run
-from lggwjax.report.records import columns, room_for
+from lggwjax.report.records import columns
+from lggwjax.report.strict import room_for
 
 
 def write(folder: Path, text: str) -> Path:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from lggwjax.report.document import Document
-from lggwjax.report.records import usual_form
+from lggwjax.report.strict import usual_form
 from lggwjax.report.study import load_study
 
 # A study's module is imported when its page is asked for; it has ``document(study) -> Document``.

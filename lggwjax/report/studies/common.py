@@ -11,8 +11,8 @@ import pandas as pd
 
 from lggwjax.report.document import Outcome
 from lggwjax.report.language import EMPTY, Text
-from lggwjax.report.records import room_for
 from lggwjax.report.statistics import Interval, p_value
+from lggwjax.report.strict import room_for
 from lggwjax.report.study import StudyRecords
 from lggwjax.report.table import NONE, estimate_text, number_text
 
