@@ -129,6 +129,68 @@ def test_the_import_tests_would_see_an_import(tmp_path):
     assert _imports(file) == ["jax._src.core", "lggwjax.models.zoo"]
 
 
+FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml", "pty", "commands", "code"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_METHODS = {
+    "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "pd.read_pickle",
+    "jnp.load",
+}
+
+
+def _runs_what_it_reads(text: str) -> list[str]:
+    """Calls and imports by which a file that is only read could run code, or words reach a shell."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else module
+            found += [name for name in names if name.split(".")[0] in FORBIDDEN_MODULES]
+        elif isinstance(node, ast.Call):
+            called, words = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if called in FORBIDDEN_CALLS | FORBIDDEN_METHODS or called.startswith(("os.exec", "os.spawn")):
+                found.append(called)
+            if words.get("shell", "False") != "False" or words.get("allow_pickle", "False") != "False":
+                found.append(called)
+            if called in ("np.load", "numpy.load") and words.get("allow_pickle") != "False":
+                found.append(called)
+    return found
+
+
+def test_nothing_that_is_read_is_run():
+    for file in ROOT.rglob("*.py"):
+        assert _runs_what_it_reads(file.read_text(encoding="utf-8")) == [], file.name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "import pickle",
+            "from cloudpickle import loads",
+            "import yaml",
+            "import marshal",
+            "eval(x)",
+            "exec(x)",
+            "os.system(x)",
+        ),
+        *(
+            "subprocess.run(x, shell=True)",
+            "subprocess.run(x, shell=flag)",
+            "np.load(x)",
+            "np.load(x, allow_pickle=True)",
+        ),
+        *("read(x, allow_pickle=True)", "os.popen(x)", "os.execv(x, y)", "__import__(x)"),
+    ],
+)
+def test_what_could_run_code_would_be_seen(line):
+    assert _runs_what_it_reads(line)
+    assert not _runs_what_it_reads("np.load(x, allow_pickle=False)\nsubprocess.run([x], shell=False)\nmodel.eval()")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from lggwjax.cli import claims, compare, experiment, measure, report, run
+from lggwjax.cli.console import shown
 
 _COMMANDS = (run, measure, claims, experiment, compare, report)
 
@@ -22,6 +23,13 @@ class _OneLine(argparse.ArgumentParser):
         raise ValueError(f"{message}. See: {self.prog} --help")
 
 
+class _Shown(logging.Formatter):
+    """What is logged, without what would steer a terminal: names of files of others may be told."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
 @contextlib.contextmanager
 def _log_on_stderr() -> Iterator[None]:
     """Show what the library logs while a command runs, and leave the logger of the process as it was."""
@@ -30,6 +38,7 @@ def _log_on_stderr() -> Iterator[None]:
         yield
         return
     level, propagate, handler = log.level, log.propagate, logging.StreamHandler()
+    handler.setFormatter(_Shown())
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False  # else a handler of the root logger would say everything twice
@@ -75,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return shown(" ".join(str(error).split()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from lggwjax.cli.console import shown
+
 
 def add_parser(commands: Any) -> None:
     """Add the command and its options."""
@@ -48,7 +50,7 @@ def _claims(options: argparse.Namespace) -> int:
         table = layer_table(evidence, confidence=options.confidence)
         print(json.dumps(table.as_records(), indent=2, allow_nan=False) if options.json else table)
         if isinstance(evidence.norms, str) and not options.json:
-            print(f"No spectral bounds: {evidence.norms}")
+            print(f"No spectral bounds: {shown(evidence.norms)}")
         return 0
     found = claims(evidence, confidence=options.confidence)
     print(json.dumps(found.as_records(), indent=2, allow_nan=False) if options.json else found)

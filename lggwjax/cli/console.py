@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import Any
 
 
+def shown(text: str) -> str:
+    r"""Write out what would steer a terminal (escapes, line ends, turned directions): files of others may hold it.
+
+    Example:
+        >>> shown("\x1b[2Ja name")
+        '\\x1b[2Ja name'
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def print_summary(page: Path) -> None:
     """Print a run's measurements and where its page lies."""
     from rich.console import Console
@@ -45,7 +55,7 @@ def print_answer(page: Path, *, quiet: bool) -> int:
     if not quiet:
         console = Console(soft_wrap=True)
         for sentence in study_document(page.parent).answer:
-            console.print(sentence.en, highlight=False, markup=False)
+            console.print(shown(sentence.en), highlight=False, markup=False)
         console.print(f"page: {page}", highlight=False, markup=False)
     study = load_study(page.parent)
     if not study.failed:
@@ -53,7 +63,7 @@ def print_answer(page: Path, *, quiet: bool) -> int:
     first = study.failed[0]
     why = " ".join(str(first.get("error", "no error was recorded")).split())
     said = f"{len(study.failed)} of {study.num_points} points failed and are left out; the first, {first['id']}: {why}"
-    print(f"lggwjax: {said} Mend it, then --resume tries them again.", file=sys.stderr)
+    print(f"lggwjax: {shown(said)} Mend it, then --resume tries them again.", file=sys.stderr)
     return 1
 
 
@@ -111,9 +121,10 @@ def study_progress(*, quiet: bool) -> Iterator[Any]:
         if record is None:
             bar.update(task, total=total)
             return
-        bar.update(task, total=total, advance=1, description=escape(str(record["id"])))
+        bar.update(task, total=total, advance=1, description=escape(shown(str(record["id"]))))
         if record["status"] != "done":
-            bar.console.print(f"{record['id']} failed: {record.get('error')}", markup=False, highlight=False)
+            text = shown(f"{record['id']} failed: {record.get('error')}")
+            bar.console.print(text, markup=False, highlight=False)
 
     try:
         yield show

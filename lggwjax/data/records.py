@@ -115,7 +115,7 @@ def read_num_classes(folder: Path) -> int:
     if not isinstance(found, int) or isinstance(found, bool) or not 2 <= found < 2**31:
         raise BadFileError(
             f'Expected {{"num_classes": k}} with k >= 2, or null for a regression, in {folder / INFO}, got '
-            f"{str(found)[:40]}. Write that file."
+            f"{' '.join(str(found).split())[:40]}. Write that file."
         )
     return found
 

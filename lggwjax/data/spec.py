@@ -106,7 +106,7 @@ class DataSpec:
             )
         if self.name not in FROM_FILES and self.data_dir is not None:
             raise ValueError(
-                f"Expected no data_dir for {self.name}, which needs no file, got {self.data_dir}. "
+                f"Expected no data_dir for {self.name}, which needs no file, got {str(self.data_dir)!r}. "
                 f"Leave it out, or name the data: {', '.join(FROM_FILES)}."
             )
         if self.name == "csv" and not self.label:

@@ -126,7 +126,7 @@ def read_designs(file: Path) -> list[Design]:
         )
     try:
         given = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8, numbers of 5,000 digits and deep lists among them
         raise ValueError(f"Expected TOML in {file}, got {error}. Correct that place.") from None
     unknown = sorted(set(given) - {"design"})
     if unknown:
@@ -157,5 +157,5 @@ def _design(file: Path, number: int, table: Any) -> Design:
             raise ValueError(f"Expected a known {what} in {where}, one of {', '.join(known)}, got {unknown[0]!r}.")
     try:
         return Design(table.get("name", ""), ModelSpec(**table.get("model", {})), dict(table.get("training", {})))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"Expected a design that can be made as {where}: {error}") from None

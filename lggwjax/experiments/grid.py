@@ -46,7 +46,7 @@ def read(file: Path, data_dir: Path | None = None) -> tuple[Sequence[Point], Jso
         raise FileNotFoundError(f"Expected a TOML file with a grid of runs at {file}, got no such file.")
     try:
         given = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8, numbers of 5,000 digits and deep lists among them
         raise ValueError(f"Expected TOML in {file}, got {error}.") from None
     unknown = sorted(set(given) - _KEYS)
     if unknown:
@@ -121,7 +121,7 @@ def _config(file: Path, base: dict[str, Any], change: dict[str, Any], seed: int,
         data |= {} if folder is None else {"data_dir": str(folder)}
     try:
         return RunConfig.from_dict(parts)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"Expected runs that can be made in {file}: {error}") from None
 
 

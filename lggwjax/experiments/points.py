@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lggwjax.report.records import read_object
+from lggwjax.report.strict import read_object, within
 from lggwjax.report.study import POINTS_DIR, STUDY_FILE
 from lggwjax.training.config import environment
 from lggwjax.training.files import LOCK, Json, lock, lock_folder, partial_name, strict_json, write_json
@@ -79,6 +79,7 @@ def open_study(
         raise ValueError(f"Expected a new folder, got {folder}, which exists. Add --resume or choose another --out.")
     if strangers and STUDY_FILE not in strangers:
         raise ValueError(f"Expected a study folder with {STUDY_FILE}, got {folder} with {min(strangers)}.")
+    _refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     held = lock_folder(folder)
     try:
@@ -94,6 +95,13 @@ def open_study(
         forget_programs(folder)
     finally:
         os.close(held)
+
+
+def _refuse_links(folder: Path) -> None:
+    """What lies in a study is read, replaced and removed: none of it may be somebody's elsewhere."""
+    for place in (folder, folder / POINTS_DIR):
+        for entry in place.iterdir() if place.is_dir() else ():
+            within(folder, *entry.relative_to(folder).parts)
 
 
 def _refuse_other_study(file: Path, asked: Json) -> None:
@@ -249,7 +257,7 @@ def _work(folder: Path, settings: dict[str, Json], measure: Measure, announce: C
 def _attempt(folder: Path, name: str, settings: Json, measure: Measure) -> Json:
     file = folder / POINTS_DIR / f"{name}.json"
     before = read_object(file, "") if file.exists() else {}
-    record = {"id": name, "settings": settings, "attempts": before.get("attempts", 0) + 1}
+    record = {"id": name, "settings": settings, "attempts": _attempts(before) + 1}
     write_json(file, record | {"status": "running", "error": "its process ended."})
     start = time.perf_counter()
     try:
@@ -268,18 +276,29 @@ def _to_do(folder: Path) -> Iterator[str]:
     for point in read_object(folder / STUDY_FILE, "")["points"]:
         file = folder / POINTS_DIR / f"{point['id']}.json"
         record = read_object(file, "Delete it to have the point run again.") if file.exists() else {}
-        if record.get("status") != "done" and record.get("attempts", 0) < MAX_ATTEMPTS:
+        if record.get("status") != "done" and _attempts(record) < MAX_ATTEMPTS:
             yield point["id"]
 
 
+def _attempts(record: Json) -> int:
+    number = record.get("attempts")
+    return number if isinstance(number, int) else 0
+
+
 def _is_final(record: Json) -> bool:
-    given_up = record.get("attempts", 0) >= MAX_ATTEMPTS
+    given_up = _attempts(record) >= MAX_ATTEMPTS
     return record.get("status") == "done" or (record.get("status") == "failed" and given_up)
 
 
 def forget_programs(folder: Path) -> None:
     """Remove what was compiled: machine code, which is run only where the work at hand wrote it."""
-    shutil.rmtree(folder / COMPILED, ignore_errors=True)
+    place = folder / COMPILED
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place, ignore_errors=True)
+    if place.exists():  # read-only, say: what is left would be run
+        raise ValueError(f"Expected to remove {place}, which holds compiled programs, got a refusal. Remove it.")
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from lggwjax.report.document import Document, SavedFigure, save_figure
 from lggwjax.report.drawing import Line, draw_intervals, draw_lines
 from lggwjax.report.language import EMPTY, Text
 from lggwjax.report.records import loss_unit
+from lggwjax.report.strict import usual_form
 from lggwjax.report.table import interval_text, number_text, p_text
 
 _MOST_LINES = 8
@@ -47,7 +48,11 @@ def comparison_document(folders: Sequence[str | Path], figures: str | Path = "co
     Raises:
         ValueError: If there are fewer than two, or one is no run folder or has no measurement.
     """
-    runs = load_runs(folders)
+    with usual_form(", ".join(map(str, folders))):
+        return _document(load_runs(folders), Path(figures))
+
+
+def _document(runs: Sequence[Run], figures: Path) -> Document:
     names, pairs, comparable = design_names(runs), compare_designs(runs), one_population(runs)
     try:
         check_widths(runs)
@@ -74,7 +79,7 @@ def comparison_document(folders: Sequence[str | Path], figures: str | Path = "co
         question=Text("Which one is better, and how sure is that?", "どれが良いか、どれだけ確かか"),
         answer=told,
         tone=tone,
-        figures=_figures(runs, names, pairs, Path(figures), widths),
+        figures=_figures(runs, names, pairs, figures, widths),
         tables=[run_table(runs, widths), *design_tables(runs, names, pairs)],
         may=may,
         may_not=may_not,

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lggwjax.report.language import EMPTY, Text
+from lggwjax.report.strict import room_for
 from lggwjax.report.style import style
 
 Tone = Literal["helps", "undecided", "hurts"]
@@ -137,13 +138,13 @@ def save_figure(
     Returns:
         The figure on disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    data.to_csv(folder / f"{name}.csv", index=False)
+    csv, png, svg = (room_for(folder / f"{name}.{suffix}") for suffix in ("csv", "png", "svg"))
+    data.to_csv(csv, index=False)
     with style():
         # The layout is settled once; otherwise each format solves it again, which doubles the time.
         fig.draw_without_rendering()
         fig.set_layout_engine("none")
-        fig.savefig(folder / f"{name}.png")
-        fig.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        fig.savefig(png)
+        fig.savefig(svg, metadata={"Date": None})
     width, height = (round(100 * inches) for inches in fig.get_size_inches())
-    return SavedFigure(name, title, caption, alt, folder / f"{name}.svg", (width, height))
+    return SavedFigure(name, title, caption, alt, svg, (width, height))

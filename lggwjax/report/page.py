@@ -70,6 +70,7 @@ def write_document(document: Document, path: str | Path, language: Language = "e
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh_copy = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh_copy.unlink(missing_ok=True)  # a link of that name would lead the writing elsewhere
     fresh_copy.write_text(html, encoding="utf-8")
     fresh_copy.replace(path)
     return path

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pandas as pd
+
+from lggwjax.report.strict import strict_object, within
 
 SCALARS = (
     "passes",
@@ -38,6 +38,8 @@ _GROUPS = {"features": ("active_share", "l1", "l2"), "seconds": ("training", "me
 _ERROR_FIELDS = ("value", "stderr", "ci95_low", "ci95_high")
 _DRAW_FIELDS = ("num_draws", "num_samples", "num_checkpoints")
 _INTERVALS = ("ci95", "draws_bound95")
+# Far beyond what is written here; a file of others that has more is refused before it becomes a table.
+_MOST_COLUMNS = 1000
 
 
 @functools.cache  # asked for at every field of every record
@@ -99,6 +101,11 @@ def load_run(folder: str | Path) -> pd.DataFrame:
             )
         rows.append(row)
     extra = {name: None for row in rows for name in row if name not in _known()}
+    if len(extra) > _MOST_COLUMNS:
+        raise ValueError(
+            f"Expected at most {_MOST_COLUMNS} quantities besides the usual ones in {path}, got {len(extra)}. "
+            "Restore the file."
+        )
     table = pd.DataFrame(rows, columns=[*columns(), *extra])
     numeric = list(columns()[1:])
     table[numeric] = table[numeric].astype(float)
@@ -126,7 +133,7 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         'digits'
     """
     path = _existing(Path(folder), "config.json")
-    return _strict_object(path.read_bytes(), str(path))
+    return strict_object(path.read_bytes(), str(path))
 
 
 def unseen_word(config: Mapping[str, Any]) -> Literal["population", "held-out"]:
@@ -217,26 +224,8 @@ def num_skipped(records: pd.DataFrame) -> tuple[int, int]:
     return train, heldout
 
 
-def read_object(path: Path, advice: str) -> dict[str, Any]:
-    """Read a file that holds one strict JSON object.
-
-    Args:
-        path: The file.
-        advice: What to do where it is missing.
-
-    Returns:
-        The object.
-
-    Raises:
-        ValueError: If there is no such file, or it holds something else.
-    """
-    if not path.is_file():
-        raise ValueError(f"Expected {path.name} in {str(path.parent)!r}, got no such file. {advice}")
-    return _strict_object(path.read_bytes(), str(path))
-
-
 def _existing(folder: Path, name: str) -> Path:
-    path = folder / name
+    path = within(folder, name)
     if not path.is_file():
         raise ValueError(
             f"Expected a run folder with {name}, got {str(folder)!r}, which has none. "
@@ -247,39 +236,21 @@ def _existing(folder: Path, name: str) -> Path:
 
 def _parsed_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     *lines, rest = path.read_bytes().split(b"\n")
-    parsed = [(f"{path}, line {i}", _strict_object(line, f"{path}, line {i}")) for i, line in enumerate(lines, 1)]
+    parsed = [(f"{path}, line {i}", strict_object(line, f"{path}, line {i}")) for i, line in enumerate(lines, 1)]
     if rest.strip():
         # A write that was cut off leaves a line without an end; an object cannot be complete before its last brace.
         place = f"{path}, line {len(lines) + 1}"
         with contextlib.suppress(ValueError):
-            parsed.append((place, _strict_object(rest, place)))
+            parsed.append((place, strict_object(rest, place)))
     return parsed
-
-
-def _strict_object(text: bytes, place: str) -> dict[str, Any]:
-    def refuse(token: str) -> NoReturn:
-        raise ValueError(f"the token {token}")
-
-    def finite(token: str) -> float:
-        return number if math.isfinite(number := float(token)) else refuse(token)
-
-    try:
-        value = json.loads(text.decode(), parse_constant=refuse, parse_float=finite)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected strict JSON at {place}, got {error}. Restore the file, or run again.") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"Expected a JSON object at {place}, got {type(value).__name__}. Restore the file.")
-    return value
 
 
 def _flat(record: dict[str, Any], place: str) -> dict[str, Any]:
     step = record.get("step")
     if type(step) is not int or step < 0:
-        raise ValueError(f"Expected an integer step >= 0 at {place}, got {step!r}. Restore the file, or run again.")
+        raise ValueError(f"Expected an integer step >= 0 at {place}, got {step!r:.80}. Restore the file, or run again.")
     row: dict[str, Any] = {}
     for name, value in record.items():
-        if name in SCALARS and not _is_number(value):
-            raise ValueError(f"Expected a number or null for {name} at {place}, got {value!r}. Restore the file.")
         if name == "skipped":
             row |= _flat_skipped(value, place)
         elif name in ESTIMATES and value is not None:
@@ -288,6 +259,10 @@ def _flat(record: dict[str, Any], place: str) -> dict[str, Any]:
             row |= {f"{name}.{field}": part for field, part in value.items()}
         elif name not in ESTIMATES and not (name in (*_GROUPS, "status") and value is None):
             row[name] = value
+    for column in _known() & row.keys():
+        if not _is_number(row[column]):
+            got = f"{row[column]!r:.80}"
+            raise ValueError(f"Expected a number or null for {column} at {place}, got {got}. Restore the file.")
     return row
 
 
@@ -295,29 +270,26 @@ def _flat_skipped(value: Any, place: str) -> dict[str, int]:
     sides = value if isinstance(value, dict) else {"": value}
     for side, rows in sides.items():
         if side not in ("train", "heldout") or not isinstance(rows, list):
+            got = f"{value!r:.80}"
             raise ValueError(
-                f"Expected lists of samples, train and heldout, for skipped at {place}, got {value!r}. Restore the file."
+                f"Expected lists of samples, train and heldout, for skipped at {place}, got {got}. Restore the file."
             )
     return {f"skipped.{side}": len(rows) for side, rows in sides.items()}
 
 
 def _flat_estimate(name: str, value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict) or "value" not in value:
-        raise ValueError(f"Expected an object with a value for {name} at {place}, got {value!r}. Restore the file.")
+        got = f"{value!r:.80}"
+        raise ValueError(f"Expected an object with a value for {name} at {place}, got {got}. Restore the file.")
     row: dict[str, Any] = {}
     for field, part in value.items():
         if field not in _INTERVALS:
-            ends = {f"{name}.{field}": part}
-        elif part is None:
-            ends = {}
+            row[f"{name}.{field}"] = part
         elif isinstance(part, list) and len(part) == 2:
-            ends = {f"{name}.{field}_low": part[0], f"{name}.{field}_high": part[1]}
-        else:
-            raise ValueError(f"Expected [low, high] for {name}.{field} at {place}, got {part!r}. Restore the file.")
-        for column, end in ends.items():
-            if column in _known() and not _is_number(end):
-                raise ValueError(f"Expected a number or null for {column} at {place}, got {end!r}. Restore the file.")
-        row |= ends
+            row |= {f"{name}.{field}_low": part[0], f"{name}.{field}_high": part[1]}
+        elif part is not None:
+            got = f"{part!r:.80}"
+            raise ValueError(f"Expected [low, high] for {name}.{field} at {place}, got {got}. Restore the file.")
     return row
 
 

@@ -26,6 +26,7 @@ from lggwjax.report.records import (
     num_skipped,
     unseen_word,
 )
+from lggwjax.report.strict import usual_form
 from lggwjax.report.table import NONE, estimate_text, measured, number_text
 from lggwjax.report.verdict import Verdict, verdict, words
 
@@ -58,6 +59,11 @@ def run_document(folder: str | Path) -> Document:
         >>> run_document(folder).tone
         'undecided'
     """
+    with usual_form(folder):
+        return _document(Path(folder))
+
+
+def _document(folder: Path) -> Document:
     records, config = load_run(folder), load_config(folder)
     found, fresh = verdict(records, config), is_fresh(config)
     trained = move_word(config) == "step"
@@ -67,7 +73,7 @@ def run_document(folder: str | Path) -> Document:
     again = Text("Did using the same samples again still help?", "同じサンプルの再利用はまだ役に立っていたか")
     return Document(
         kind=Text("Training run", "学習の実行") if trained else Text("Checkpoints measured", "チェックポイントの測定"),
-        title=_title(Path(folder), config),
+        title=_title(folder, config),
         done=_done(records, config),
         question=last if fresh else again,
         answer=found.sentences,

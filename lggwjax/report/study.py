@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lggwjax.report.records import read_object
+from lggwjax.report.strict import read_object, within
 
 STUDY_FILE, POINTS_DIR = "study.json", "points"
 
@@ -54,7 +54,9 @@ def load_study(folder: str | Path) -> StudyRecords:
         ValueError: If it is no study folder, or a file in it is no strict JSON of its form.
     """
     folder = Path(folder)
-    config = read_object(folder / STUDY_FILE, "Give the folder that `lggwjax experiment` or `lggwjax compare` wrote.")
+    config = read_object(
+        within(folder, STUDY_FILE), "Give the folder that `lggwjax experiment` or `lggwjax compare` wrote."
+    )
     asked = config.get("points")
     named = isinstance(config.get("name"), str) and isinstance(config.get("preset"), str)
     listed = isinstance(asked, list) and all(isinstance(point, dict) and _is_name(point.get("id")) for point in asked)
@@ -62,7 +64,7 @@ def load_study(folder: str | Path) -> StudyRecords:
         raise ValueError(f"Expected a study's name, preset and points in {folder / STUDY_FILE}. Restore the file.")
     done, failed = [], []
     for point in config["points"]:
-        file = folder / POINTS_DIR / f"{point['id']}.json"
+        file = within(folder, POINTS_DIR, f"{point['id']}.json")
         if not file.is_file():
             continue
         record = read_object(file, "Delete it to have the point run again.")

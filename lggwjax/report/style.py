@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,7 @@ _STYLE: Any = {
     "lines.linewidth": 1.8,
     "lines.markersize": 4,
     "savefig.dpi": 200,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "svg.fonttype": "path",
     "svg.hashsalt": "lggwjax",
 }
@@ -48,7 +50,9 @@ def style() -> Iterator[None]:
         >>> inside, matplotlib.rcParams["font.size"] == before
         ('path', True)
     """
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name may have letters that the font lacks: a box is drawn for them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield

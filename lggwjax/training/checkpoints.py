@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from lggwjax.training.loop import TrainState
 PARTS = ("params", "previous", "opt_state")
 _POSITION = "position.json"  # of the iterator of batches, where it tells one
 _MAX_POSITION = 2**24
-_STRAGGLERS = 1.0  # seconds that other arrays of a checkpoint may take to end once one has failed
+_SMALL_CHUNK = 1 << 16  # numbers
 _SUMS = "sha256.json"  # of every other file of a checkpoint, so that a damaged one is known before it is used
 
 
@@ -181,10 +182,10 @@ def _verify(path: Path) -> None:
         written = json.loads((path / _SUMS).read_bytes())
         found = _sums(path)
         bad = [name for name, value in written.items() if found.get(name) != value]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         bad = [_SUMS]
     if bad:
-        raise DamagedCheckpoint(f"Expected the checkpoint {path} as it was written, got another {bad[0]}.")
+        raise DamagedCheckpoint(f"Expected the checkpoint {path} as it was written, got another {bad[0]!r:.100}.")
 
 
 def _stored(path: Path) -> dict[str, Any]:
@@ -196,10 +197,10 @@ def _stored(path: Path) -> dict[str, Any]:
             metadata = reader.metadata(path).item_metadata
         except Exception as error:  # Whatever a foreign or broken folder provokes in orbax.
             raise ValueError(f"Expected an orbax checkpoint at {path}, got: {_one_line(error)}") from error
-    tree = getattr(metadata, "tree", None)
-    if not isinstance(tree, dict) or not jax.tree.leaves(tree):
-        raise ValueError(f"Expected an orbax checkpoint of named arrays at {path}, got a folder without any.")
-    return tree
+        tree = getattr(metadata, "tree", None)
+        if not isinstance(tree, dict) or not jax.tree.leaves(tree):
+            raise ValueError(f"Expected an orbax checkpoint of named arrays at {path}, got a folder without any.")
+        return tree
 
 
 def _read(path: Path, item: PyTree, found: PyTree, like: PyTree) -> PyTree:
@@ -233,9 +234,22 @@ def _check(names: dict[str, Any], template: dict[str, Any], path: Path) -> None:
         got = f"{getattr(held, 'dtype', '?')}{list(getattr(held, 'shape', ()))}"
         if got != want:
             raise ValueError(f"Expected {name} of {want} in the checkpoint {path}, got {got}. {advice}")
+        _check_chunks(name, held, path)
     for name in names:
         if name not in template:
             raise ValueError(f"Expected no {name} in the checkpoint {path}, got one. {advice}")
+
+
+def _check_chunks(name: str, held: Any, path: Path) -> None:
+    """A chunk is expanded whole, whatever the array's shape: one that is larger than the array is no honest one."""
+    storage = getattr(held, "storage", None)
+    for part in ("chunk_shape", "write_shape"):
+        size = math.prod(getattr(storage, part, None) or ())
+        if size > 2 * math.prod(held.shape) + _SMALL_CHUNK:
+            raise ValueError(
+                f"Expected {name} in chunks of at most its {math.prod(held.shape)} numbers in the checkpoint {path}, "
+                f"got chunks of {size}. Write the checkpoint again."
+            )
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
@@ -279,15 +293,19 @@ def _quiet() -> Iterator[None]:
     """Keep orbax's log, tracebacks of its threads among it, off the screen: errors are raised here in one line."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     disabled, logger.disabled = logger.disabled, True
-    # Where one array cannot be written, those written beside it end after the loop that asked for them is closed.
-    sys.unraisablehook = lambda found: None if str(found.exc_value) == "Event loop is closed" else hook(found)
+    if getattr(hook, "func", None) is not _tell:
+        sys.unraisablehook = functools.partial(_tell, hook)
     try:
         yield
-    except Exception:
-        time.sleep(_STRAGGLERS)
-        raise
+        sys.unraisablehook = hook  # after an error it stays: what was on its way may be late
     finally:
-        logger.disabled, sys.unraisablehook = disabled, hook
+        logger.disabled = disabled
+
+
+def _tell(hook: Callable[[Any], Any], told: Any) -> None:
+    """Tell of an error, but not of leaves that nobody waits for any more because another one could not be read."""
+    if not (told.exc_type is RuntimeError and str(told.exc_value) == "Event loop is closed"):
+        hook(told)
 
 
 def _to_disk(folder: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import lggwjax
 from lggwjax import theory
 from lggwjax.data import LinearPopulation
+from lggwjax.report.strict import within
 from lggwjax.theory import Assumption, Bound
 from lggwjax.training.evidence import Evidence, ball_gradient_bound
 from lggwjax.training.run import Progress, prepare_run, run
@@ -135,7 +136,7 @@ def split_run(folder: str | Path, *, progress: Progress | None = None) -> Path:
         ),
         training=dataclasses.replace(config.training, batch_size=None if size is None else min(size, half)),
     )
-    out = Path(folder) / "split"
+    out = within(Path(folder), "split")
     run(prepare_run(halved), out, resume=True, progress=progress)
     return out
 

@@ -37,9 +37,10 @@ class MeasureSpec:
     directions: int = 512
 
     def __post_init__(self) -> None:
-        if self.measurements < 2:
+        if not 2 <= self.measurements <= 100_000:
             raise ValueError(
-                f"Expected measurements >= 2, got {self.measurements}. The first and last step are measured."
+                f"Expected measurements >= 2, at most 100,000, got {self.measurements}. The first and last step are "
+                "measured."
             )
         if self.directions < 8:
             raise ValueError(f"Expected directions >= 8, got {self.directions}. Fewer have no useful error bar.")
@@ -129,7 +130,10 @@ class RunConfig:
                 raise ValueError(f"Expected the configuration of a run, got none of its {name}. Name a run folder.")
             known = {f.name for f in dataclasses.fields(kind)} & set(given)
             values = {key: tuple(v) if isinstance(v := given[key], list) else v for key in known}
-            parts[name] = kind(**values)
+            try:
+                parts[name] = kind(**values)
+            except (TypeError, OverflowError) as error:  # a text for a number, or one that no float can hold
+                raise ValueError(f"Expected numbers, texts and lists where {name} has them, got {error}.") from None
         return cls(**parts)
 
 

@@ -18,6 +18,7 @@ import lggwjax
 from lggwjax.data import Batch, LinearPopulation
 from lggwjax.gradients.selection import as_partial, select
 from lggwjax.report import load_config
+from lggwjax.report.strict import within
 from lggwjax.theory import GradientBound
 from lggwjax.theory.network_norms import NetworkNorms, network_norms
 from lggwjax.training import checkpoints
@@ -68,13 +69,14 @@ class Evidence:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"Expected {name} to be a positive number, got {value}.")
         folder, settings = Path(folder), load_config(folder)
-        if settings.get("training", {}).get("trained_here") is False:
+        training = settings.get("training")
+        if isinstance(training, dict) and training.get("trained_here") is False:
             raise ValueError(
                 f"Expected the folder of a training run, got one of 'lggwjax measure' at {folder}: it does not say "
                 "what the path was trained on."
             )
         prepared = prepare_run(RunConfig.from_dict(settings))
-        records = read_records(folder / "metrics.jsonl")
+        records = read_records(within(folder, "metrics.jsonl"))
         if [record["step"] for record in records] != list(prepared.config.steps_measured):
             raise ValueError(
                 f"Expected a finished run at {folder}. Go on with it first: the same command and --resume."
@@ -82,7 +84,7 @@ class Evidence:
         if (left_out := prepared.left_out(records)) is not None:
             split = prepared.split.without(left_out.train, left_out.heldout)
             prepared = dataclasses.replace(prepared, split=split, monitor=prepared.meter(left_out))
-        saved = folder / "checkpoints"
+        saved = within(folder, "checkpoints")
         path = [checkpoints.restore(saved, record["step"], prepared.start).params for record in records]
         return cls(prepared, records, path, gradient_bound, input_radius)
 

@@ -25,7 +25,7 @@ def lock(file: Path) -> int | None:
         A descriptor to close when done; the kernel lets go of the lock when the process ends, however it ends. None
         if another process holds it.
     """
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,7 +73,8 @@ def write_json(file: Path, value: Json) -> None:
     """
     partial = partial_name(file)
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        partial.unlink(missing_ok=True)  # what a kill left; a link of that name would lead the writing elsewhere
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             write_all(descriptor, strict_json(value, indent=2) + b"\n")
         finally:

@@ -9,8 +9,9 @@ import os
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
+from lggwjax.report.strict import strict_object, within
 from lggwjax.training.checkpoints import steps, sync
 from lggwjax.training.files import LOCK, Json, lock_folder, partial_name, strict_json, write_all, write_json
 
@@ -179,17 +180,14 @@ def _lines(file: Path) -> list[tuple[Json, int]]:
     """Every record with the size of the file up to its end."""
     found: list[tuple[Json, int]] = []
     end = 0
-    for number, line in enumerate(file.read_bytes().splitlines(keepends=True) if file.exists() else [], start=1):
+    for number, line in enumerate(file.read_bytes().splitlines(keepends=True) if _is_file(file) else [], start=1):
         if not line.endswith(b"\n"):
             break
         end += len(line)
-        try:
-            record = json.loads(line, parse_constant=_no_constant)
-            step = record["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"Expected a JSON object with a step in line {number} of {file}, got {error}.") from error
-        if not isinstance(step, int) or (found and step <= found[-1][0]["step"]):
-            raise ValueError(f"Expected rising whole steps in {file}, got {step!r} in line {number}.")
+        record = strict_object(line, f"{file}, line {number}")
+        step = record.get("step")
+        if type(step) is not int or step < 0 or (found and step <= found[-1][0]["step"]):
+            raise ValueError(f"Expected rising whole steps in {file}, got {step!r:.80} in line {number}.")
         found.append((record, end))
     return found
 
@@ -225,7 +223,7 @@ def _remove(checkpoint: Path) -> None:
     if doomed != checkpoint:
         shutil.rmtree(doomed, ignore_errors=True)
         checkpoint.rename(doomed)
-    if doomed.is_dir():
+    if doomed.is_dir() and not doomed.is_symlink():
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
@@ -242,16 +240,19 @@ def _refuse_unsuitable(path: Path, resume: bool) -> None:
     if names and _CONFIG not in names:
         first = min(names)
         raise ValueError(f"Expected a run folder with {_CONFIG}, got {path} with {first}. Choose another --out.")
+    # What lies here is read, cut short and removed: none of it may be a file or folder of somebody's elsewhere.
+    for name in names:
+        within(path, name)
+    saved = path / _CHECKPOINTS
+    for entry in saved.iterdir() if saved.is_dir() else ():
+        within(path, _CHECKPOINTS, entry.name)
 
 
 def _checked_config(path: Path, asked: Json) -> Json:
     file = path / _CONFIG
-    try:
-        config = json.loads(file.read_bytes(), parse_constant=_no_constant)
-    except ValueError as error:
-        raise ValueError(f"Expected strict JSON in {file}, got {error}. Choose another --out.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"Expected a JSON object in {file}, got {type(config).__name__}. Choose another --out.")
+    if not _is_file(file):
+        raise ValueError(f"Expected a run folder with {_CONFIG}, got {path} without. Choose another --out.")
+    config = strict_object(file.read_bytes(), str(file))
     _compare(config, asked, "", file)
     return config
 
@@ -263,11 +264,14 @@ def _compare(held: Json, asked: Json, prefix: str, file: Path) -> None:
             _compare(before, value, f"{prefix}{name}.", file)
         # Types too: to Python, true equals 1.
         elif name not in held or json.dumps(value, sort_keys=True) != json.dumps(before, sort_keys=True):
-            was, now = (json.dumps(before) if name in held else "nothing"), json.dumps(value)
+            was, now = (f"{json.dumps(before):.200}" if name in held else "nothing"), json.dumps(value)
             raise ValueError(
                 f"Expected {prefix}{name} {was} as in {file}, got {now}. Leave it as it was, or choose another --out."
             )
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which is no JSON")
+def _is_file(file: Path) -> bool:
+    """Whether it is a file; what is neither a file nor absent (a folder, a pipe) is refused."""
+    if file.exists() and not file.is_file():
+        raise ValueError(f"Expected a file at {file}, got something else. Remove it, or choose another --out.")
+    return file.is_file()

@@ -40,6 +40,8 @@ class _Lines(_Closing):
     def __init__(self, path: str | Path, *, append: bool):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"Expected a file to write to, got {self.path}, which is none. Choose another path.")
         if not append and self.path.exists() and self.path.stat().st_size:
             raise ValueError(
                 f"Expected a new file, got {self.path}, which holds records. Pass append=True or choose another path."
@@ -49,7 +51,7 @@ class _Lines(_Closing):
             if text and not text.startswith(self._BEGINS):
                 raise ValueError
             self._last = self._last_step(text.split(b"\n")[:-1])
-        except (ValueError, KeyError, IndexError, StopIteration):
+        except (ValueError, KeyError, IndexError, StopIteration, TypeError, OverflowError, RecursionError):
             raise ValueError(f"Expected records with a step in {self.path}, got others. Choose another path.") from None
         self._file: int | None = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         # A line that was torn off by a kill would swallow the next one.

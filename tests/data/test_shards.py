@@ -196,7 +196,10 @@ def test_a_directory_that_lies_about_a_stored_size_is_refused(tmp_path):
     refused(tmp_path, "a.npz", "hold all of its arrays")
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"num_classes": true}', '{"num_classes": 1}', "[" * 9999])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "{}", "[]", '{"num_classes": true}', '{"num_classes": 1}', "[" * 9999, '{"num_classes": "a\\nb"}'],
+)
 def test_records_need_to_know_their_classes(tmp_path, text):
     folder = written(tmp_path, "array_record")
     (folder / "info.json").unlink()

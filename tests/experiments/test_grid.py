@@ -53,6 +53,10 @@ def test_every_combination_runs_on_every_seed(tmp_path):
     ("text", "said"),
     [
         ("seeds = [0", "Expected TOML"),
+        ("seeds = [" + "[" * 5000, "Expected TOML"),
+        ("seeds = [" + "9" * 5000 + "]", "Expected TOML"),
+        ("seeds = [1" + "0" * 400 + "]", "Expected runs that can be made"),
+        ("[base.training]\nlearning_rate = 1" + "0" * 400, "Expected runs that can be made"),
         ("sedes = [0]", "got 'sedes'"),
         ("seeds = []", "Expected seeds"),
         ("seeds = 3", "Expected seeds"),

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from lggwjax.experiments.points import MAX_ATTEMPTS, Point, open_study, plain, run_points
+from lggwjax.experiments.points import COMPILED, MAX_ATTEMPTS, Point, open_study, plain, run_points
 from lggwjax.report.study import load_study
 
 # Other processes import what they run by name, so it is a module of its own.
@@ -217,3 +217,39 @@ def test_programs_that_lie_in_a_folder_are_not_run(tmp_path, module):
     foreign.write_bytes(b"whatever")
     with open_study(tmp_path / "study", "name", "quick", points, resume=True):
         assert not foreign.exists()
+
+
+@pytest.mark.parametrize("kind", ["link inside", "link outside", "file", "locked folder"])
+def test_programs_that_lie_in_a_folder_in_an_odd_way_are_not_run_either(tmp_path, module, kind, monkeypatch):
+    points = some_points(tmp_path, ["works"])
+    go(tmp_path, module, points)
+    folder = tmp_path / "study"
+    (folder / "evil").mkdir()
+    (folder / "evil" / "program").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    place = folder / COMPILED
+    if kind == "file":
+        place.touch()
+    elif kind == "locked folder":
+        place.mkdir()
+        monkeypatch.setattr(
+            "lggwjax.experiments.points.shutil.rmtree", lambda *_, **__: None
+        )  # as root nothing is locked
+    else:
+        place.symlink_to("evil" if kind == "link inside" else tmp_path / "elsewhere")
+    if kind in ("locked folder", "link outside"):
+        with pytest.raises(ValueError, match=r"compiled programs|leads out of it"):
+            go(tmp_path, module, points, resume=True)
+    else:
+        go(tmp_path, module, points, resume=True)
+        assert not os.path.lexists(place)
+
+
+@pytest.mark.parametrize("attempts", ["2", None, [], 1.5, -3])
+def test_an_odd_number_of_attempts_is_none(tmp_path, module, attempts):
+    points = some_points(tmp_path, ["works"])
+    go(tmp_path, module, points)
+    file = tmp_path / "study" / "points" / "p0.json"
+    file.write_text(json.dumps({"id": "p0", "status": "failed", "attempts": attempts}))
+    go(tmp_path, module, points, resume=True)
+    assert json.loads(file.read_text())["status"] == "done"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from lggwjax.report.document import save_figure
 from lggwjax.report.drawing import GREY, Line, draw_intervals, draw_lines, draw_panels, draw_points
 from lggwjax.report.language import Text
 from lggwjax.report.scales import log_ticks
@@ -147,3 +149,11 @@ def test_many_names_do_not_come_out_of_the_height_of_the_panels():
         return axes[0, 0].get_window_extent().height
 
     assert height(6) > 0.9 * height(2)
+
+
+def test_a_name_is_drawn_as_it_is_and_not_as_mathematics(tmp_path):
+    name = "cost in $, \\frac{$ and \u8a9e"
+    fig, _ = draw_lines([Line(name, [1, 2], [1, 2]), Line("other", [1, 2], [2, 1])], "step", name)
+    word = Text("word", "\u8a9e")
+    saved = save_figure(tmp_path, "x", fig, pd.DataFrame(), title=word, caption=word, alt=word)
+    assert saved.svg.stat().st_size > 1000

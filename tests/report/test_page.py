@@ -107,6 +107,28 @@ def test_hostile_names_are_shown_and_not_obeyed(run_of):
     assert page.text.count(hostile) >= 6
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("data", {"num_samples": []}),
+        ("training", {"learning_rate": {}}),
+        ("model", {"name": {"a": []}}),
+        ("measuring", [[]]),
+    ],
+)
+def test_an_odd_configuration_has_a_page_or_one_line(run_of, part, value):
+    folder = run_of("overfit", [0, 1, 10])
+    config = json.loads((folder / "config.json").read_text())
+    config[part] = config[part] | value if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(config))
+    said = ""
+    try:
+        write_page(folder)
+    except ValueError as error:
+        said = str(error)
+    assert not said or ("records of the usual form" in said and "\n" not in said)
+
+
 def test_the_page_tells_the_four_counts_and_the_status_apart(run_of):
     text = one_line(read(run_of("overfit", STEPS)).text)
     assert "samples trained on 64" in text

@@ -8,6 +8,7 @@ import pytest
 
 from lggwjax.report import load_config, load_run
 from lggwjax.report.records import columns
+from lggwjax.report.strict import room_for
 
 
 def write(folder: Path, text: str) -> Path:
@@ -76,6 +77,13 @@ def test_no_measurement_yet_is_an_empty_table(tmp_path):
         ('{"step": 0, "lggw": {"value": 1.0, "ci95": [1.0]}}\n', r"\[low, high\] for lggw.ci95"),
         ('{"step": 0, "lggw": {"value": "x"}}\n', "number or null for lggw.value"),
         ("[" * 100_000 + "\n", "strict JSON"),
+        ('{"step": 0, "x": ' + "[" * 100 + "]" * 100 + "}\n", "more than 64 levels"),
+        ('{"step": 0, "train_loss": 1' + "0" * 400 + "}\n", "strict JSON.*the token 1000"),
+        ('{"step": 9223372036854775808}\n', "strict JSON.*the token 9223372036854775808"),
+        ('{"step": 0, "name": "\\ud800"}\n', "strict JSON.*surrogates"),
+        ('{"step": 0, "features": {"l1": {}}}\n', "number or null for features.l1"),
+        ('{"step": 0, "lggw": {"value": 1.0, "stderr": [1]}}\n', "number or null for lggw.stderr"),
+        ("".join(f'{{"step": {i}, "q{i}": 1}}\n' for i in range(1001)), "at most 1000 quantities"),
     ],
 )
 def test_what_is_no_record_is_refused_in_one_line(tmp_path, text, message):
@@ -92,3 +100,30 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="JSON object"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json"])
+def test_a_link_out_of_the_folder_is_not_read(tmp_path, name):
+    folder, secret = tmp_path / "run", tmp_path / "secret.json"
+    folder.mkdir()
+    secret.write_text('{"step": 0, "password": 1}')
+    (folder / name).symlink_to(secret)
+    with pytest.raises(ValueError, match="a link that leads out of it"):
+        (load_run if name == "metrics.jsonl" else load_config)(folder)
+    (folder / "held.json").write_text('{"step": 0}')
+    (folder / name).unlink()
+    (folder / name).symlink_to("held.json")
+    assert load_config(folder) == {"step": 0} if name == "config.json" else load_run(folder)["step"].tolist() == [0]
+
+
+def test_writing_goes_through_no_link(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.csv").write_text("kept")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "x.csv").symlink_to(outside / "x.csv")
+    room_for(tmp_path / "figures" / "x.csv").write_text("new")
+    assert (outside / "x.csv").read_text() == "kept"
+    (tmp_path / "tables").symlink_to(outside)
+    with pytest.raises(ValueError, match="got a link"):
+        room_for(tmp_path / "tables" / "y.csv")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -247,3 +249,76 @@ def test_every_bit_that_is_flipped_is_noticed(tmp_path: Path) -> None:
         if whole:
             file.write_bytes(whole)
     assert bits(checkpoints.restore(tmp_path, state.step, like=state).params) == bits(state.params)
+
+
+LIKE = {"params": {"a": jnp.arange(3.0)}, "state": {}}
+
+
+def foreign(path: Path) -> Path:
+    """A checkpoint that another program wrote, one array a folder."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as writer:
+        writer.save(path, args=ocp.args.PyTreeSave(LIKE))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("chunks", [10**10], "params/a in chunks of at most its 3 numbers"),
+        ("shape", [10**12], r"params/a of float32\[3\]"),
+        ("shape", [10**30], "an orbax checkpoint"),
+    ],
+)
+def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path, field: str, value: Any, said: str) -> None:
+    file = foreign(tmp_path / "0") / "params.a" / ".zarray"
+    assert checkpoints.read_params(tmp_path / "0", LIKE)["params"]["a"].tolist() == [0.0, 1.0, 2.0]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=said) as caught:
+        checkpoints.read_params(tmp_path / "0", LIKE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("_CHECKPOINT_METADATA", "orbax.checkpoint._src.handlers.pytree_checkpoint_handler", "this_test_imports_it"),
+        ("_CHECKPOINT_METADATA", '{"item_handlers": ', '{"item_handlers": {"a": "os.system", "b": ["eval"]}, "x": '),
+        ("_METADATA", '"value_type": "', '"value_type": "this_test_imports_it.'),
+        ("_METADATA", '"key_type": 2', '"key_type": "__reduce__"'),
+        ("_METADATA", "{", '{"custom_metadata": {"py/object": "os.system", "__class__": "os.system"}, '),
+        ("params.a/.zarray", '"id":"zstd"', '"id":"pickle"'),
+        ("params.a/.zarray", '"filters":null', '"filters":[{"id":"pickle"}]'),
+        ("params.a/.zarray", '"<f4"', '"|O"'),
+    ],
+)
+def test_a_checkpoint_of_others_is_arrays_or_one_line(
+    tmp_path: Path, monkeypatch: Any, file: str, old: str, new: str
+) -> None:
+    trap = f"__import__('pathlib').Path({str(tmp_path / 'it ran')!r}).touch()"
+    (tmp_path / "this_test_imports_it.py").write_text(trap)
+    monkeypatch.syspath_prepend(tmp_path)
+    held = foreign(tmp_path / "0") / file
+    text = held.read_text()
+    assert old in text
+    held.write_text(text.replace(old, new, 1))
+    evil = b"cbuiltins\nexec\n(V" + trap.encode() + b"\ntR."
+    (tmp_path / "0" / "checkpoint.pkl").write_bytes(evil)
+    (tmp_path / "0" / "params.a" / "0.pickle").write_bytes(evil)
+    said = ""
+    try:
+        found = checkpoints.read_params(tmp_path / "0", LIKE)
+        assert found["params"]["a"].tolist() == [0.0, 1.0, 2.0]
+    except ValueError as error:
+        said = str(error)
+    assert "\n" not in said
+    assert not (tmp_path / "it ran").exists()
+    pickle.loads(evil)
+    assert (tmp_path / "it ran").exists(), "the trap would not have gone off"
+
+
+@pytest.mark.parametrize("sums", ['{"a\\nb": "0"}', "[1]", "[" * 5000, '{"a": ' + "9" * 5000 + "}", "\x00"])
+def test_odd_sums_are_damage_told_in_one_line(tmp_path: Path, sums: str) -> None:
+    (foreign(tmp_path / "0") / "sha256.json").write_text(sums)
+    with pytest.raises(checkpoints.DamagedCheckpoint, match="got another") as caught:
+        checkpoints.read_params(tmp_path / "0", LIKE)
+    assert "\n" not in str(caught.value)

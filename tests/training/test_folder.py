@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -345,3 +346,47 @@ def test_killed_again_and_again_a_run_ends_with_the_same_records(tmp_path: Path)
     assert (path / "metrics.jsonl").read_bytes() == expected
     steps = sorted(int(entry.name) for entry in (path / "checkpoints").iterdir())
     assert steps == list(range(41))
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "config.json", "checkpoints", ".lock", "checkpoints/9", "config.json.partial"]
+)
+def test_a_link_out_of_the_folder_is_refused_and_nothing_is_changed(tmp_path: Path, name: str) -> None:
+    path, outside = make_run(tmp_path / "run"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text('{"step": 0')  # a torn line: it would be cut off
+    place = path / name
+    if place.is_dir():
+        for entry in place.iterdir():
+            entry.rmdir()
+        place.rmdir()
+    place.unlink(missing_ok=True)
+    place.symlink_to(outside if "checkpoints" in name else outside / "kept")
+    before = contents(outside)
+    with contextlib.nullcontext() if name.endswith(".partial") else pytest.raises((ValueError, OSError)):
+        resume(path)
+    assert contents(outside) == before
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "config.json"])
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, '{"step": 1e999}\n', '{"step": 1' + "0" * 5000 + "}\n", '{"step": -1}\n', "\x00\n"]
+)
+def test_what_is_no_record_is_refused_in_one_line(tmp_path: Path, file: str, text: str) -> None:
+    path = make_run(tmp_path / "run")
+    (path / file).write_text(text)
+    if file == "metrics.jsonl" and not text.endswith("\n"):
+        assert read_records(path / file) == []  # torn off
+        return
+    with pytest.raises(ValueError, match="Expected") as caught:
+        resume(path)
+    assert "\n" not in str(caught.value)
+    assert (path / file).read_text() == text
+
+
+def test_a_pipe_in_the_place_of_records_does_not_hang(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run")
+    (path / "metrics.jsonl").unlink()
+    os.mkfifo(path / "metrics.jsonl")
+    with pytest.raises(ValueError, match="Expected a file"):
+        resume(path)

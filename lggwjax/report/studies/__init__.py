@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 from lggwjax.report.document import Document
+from lggwjax.report.strict import usual_form
 from lggwjax.report.study import load_study
 
 # A study's module is imported when its page is asked for; it has ``document(study) -> Document``.
@@ -32,9 +33,10 @@ def study_document(folder: str | Path) -> Document:
         What its page says.
 
     Raises:
-        ValueError: If it is no study folder, or nothing is known about a study of its name.
+        ValueError: If it is no study folder, nothing is known about a study of its name, or a record is not of its form.
     """
     study = load_study(folder)
     if study.name not in _MODULES:
         raise ValueError(f"Expected a study named {', '.join(_MODULES)}, got {study.name!r} in {str(folder)!r}.")
-    return importlib.import_module(f"lggwjax.report.studies.{_MODULES[study.name]}").document(study)
+    with usual_form(folder):
+        return importlib.import_module(f"lggwjax.report.studies.{_MODULES[study.name]}").document(study)

@@ -12,6 +12,7 @@ import pandas as pd
 from lggwjax.report.document import Outcome
 from lggwjax.report.language import EMPTY, Text
 from lggwjax.report.statistics import Interval, p_value
+from lggwjax.report.strict import room_for
 from lggwjax.report.study import StudyRecords
 from lggwjax.report.table import NONE, estimate_text, number_text
 
@@ -135,8 +136,7 @@ def outcome_of(found: Interval) -> Outcome:
 
 def write_table(study: StudyRecords, name: str, table: pd.DataFrame) -> Path:
     """Write the numbers of a table to ``tables/name.csv`` in the study's folder."""
-    file = study.folder / "tables" / f"{name}.csv"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = room_for(study.folder / "tables" / f"{name}.csv")
     table.to_csv(file, index=False)
     return file
 
