@@ -1,7 +1,7 @@
 """The largest transformer that fits on one device, measured: ``python -m benchmarks.large [--json FILE]``.
 
-Each size runs in a process of its own: what is left of the one before would take memory. Two checkpoints, n samples; the width of the
-stacked path, and the Gram matrix that NERC and unions need.
+Each size runs in a process of its own: what is left of the one before would take memory. Two checkpoints, n samples;
+the width of the stacked path, and the Gram matrix that NERC and unions need.
 """
 
 from __future__ import annotations
