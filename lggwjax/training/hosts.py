@@ -36,7 +36,6 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
             num_processes,
             process_id,
             heartbeat_timeout_seconds=HEARTBEAT,
-            shutdown_timeout_seconds=HEARTBEAT,
         )
     except (ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())[:300]
