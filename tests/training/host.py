@@ -37,7 +37,7 @@ def main(port: str, processes: int, index: int) -> None:
     found = {
         "read": read,
         "batch": to_host(batch["x"]).sum().item(),
-        "gram": np.asarray(lggwjax.gradient_gram(loss, params, data)).tolist(),
+        "gram": np.asarray(lggwjax.gradient_gram(loss, params, data))[:4].tolist(),
         "lggw": float(lggwjax.lggw(key, loss, [params, moved], data, num_draws=64).value),
         "union": float(lggwjax.lggw(key, loss, [params, moved], data, "union", num_draws=64).value),
         "bytes": hosts.broadcast(f"said by {index}".encode()).decode(),
