@@ -138,7 +138,7 @@ def test_when_one_is_lost_the_others_end_and_the_run_can_be_gone_on_with(tmp_pat
     before = _records(broken)  # each line whole
     assert before == _records(whole)[: len(before)]
     assert len(before) < 8
-    running[lost].wait()
+    running[lost].communicate()
     _finished(_run(2, broken, *LONG, "--resume"))
     assert _records(broken) == _records(whole)
 
