@@ -12,7 +12,7 @@ import pytest
 from jax.tree_util import Partial
 
 from lggwjax import per_sample_gradients
-from lggwjax.gradients import per_sample
+from lggwjax.gradients import engine
 from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.engine import pose
 
@@ -206,11 +206,11 @@ def test_chunks_have_one_shape_and_count_every_example_once(chunk_size):
 def test_chunks_by_default_hold_half_a_gibibyte(monkeypatch):
     cut = []
 
-    def spy(batch, num_samples, chunk_size):
+    def spy(batch, num_samples, chunk_size, mesh):
         cut.append((num_samples, chunk_size))
-        return iter_chunks(batch, num_samples, chunk_size)
+        return iter_chunks(batch, num_samples, chunk_size, mesh)
 
-    monkeypatch.setattr(per_sample, "iter_chunks", spy)
+    monkeypatch.setattr(engine, "iter_chunks", spy)
     wide, batch = jax.ShapeDtypeStruct((2**20,), jnp.float32), jax.ShapeDtypeStruct((1000, 2**20), jnp.float32)
     found = jax.eval_shape(lambda p, b: per_sample_gradients(_weighted_loss, p, b), wide, batch)
     assert found.shape == (1000, 2**20)
