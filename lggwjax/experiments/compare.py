@@ -14,8 +14,8 @@ from lggwjax.experiments.compare_plan import as_dict, num_seeds, num_steps, pilo
 from lggwjax.experiments.compare_point import measure
 from lggwjax.experiments.designs import Design, default_designs, read_designs
 from lggwjax.experiments.points import COMPILED, PILOT, forget_programs, open_study, run_points
-from lggwjax.report.strict import read_object
 from lggwjax.report.study import STUDY_FILE
+from lggwjax.strict import read_object
 from lggwjax.training.files import Json, lock, write_json
 
 MOST_SEEDS, MOST_DESIGNS = 100, 12

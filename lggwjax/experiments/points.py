@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lggwjax.report.strict import read_object, within
 from lggwjax.report.study import POINTS_DIR, STUDY_FILE
+from lggwjax.strict import read_object, within
 from lggwjax.training.config import environment
 from lggwjax.training.files import LOCK, Json, lock, lock_folder, partial_name, strict_json, write_json
 

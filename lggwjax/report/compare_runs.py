@@ -26,8 +26,8 @@ from lggwjax.report.document import Document, SavedFigure, save_figure
 from lggwjax.report.drawing import Line, draw_intervals, draw_lines
 from lggwjax.report.language import EMPTY, Text
 from lggwjax.report.records import loss_unit
-from lggwjax.report.strict import usual_form
 from lggwjax.report.table import interval_text, number_text, p_text
+from lggwjax.strict import usual_form
 
 _MOST_LINES = 8
 

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lggwjax.report.language import EMPTY, Text
-from lggwjax.report.strict import room_for
 from lggwjax.report.style import style
+from lggwjax.strict import room_for
 
 Tone = Literal["helps", "undecided", "hurts"]
 Outcome = Literal["confirmed", "not confirmed", "not decided"]

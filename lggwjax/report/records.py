@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from lggwjax.report.strict import strict_object, within
+from lggwjax.strict import strict_object, within
 
 SCALARS = (
     "passes",

@@ -26,9 +26,9 @@ from lggwjax.report.records import (
     num_skipped,
     unseen_word,
 )
-from lggwjax.report.strict import usual_form
 from lggwjax.report.table import NONE, estimate_text, measured, number_text
 from lggwjax.report.verdict import Verdict, verdict, words
+from lggwjax.strict import usual_form
 
 _TABLE_ORDER = (
     *("passes", "train_loss", "heldout_loss", "train_accuracy", "heldout_accuracy", "population_descent", "lggw"),

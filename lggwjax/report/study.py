@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lggwjax.report.strict import read_object, within
+from lggwjax.strict import read_object, within
 
 STUDY_FILE, POINTS_DIR = "study.json", "points"
 

@@ -16,7 +16,7 @@ import numpy as np
 import lggwjax
 from lggwjax import theory
 from lggwjax.data import LinearPopulation
-from lggwjax.report.strict import within
+from lggwjax.strict import within
 from lggwjax.theory import Assumption, Bound
 from lggwjax.training.evidence import Evidence, ball_gradient_bound
 from lggwjax.training.run import Progress, prepare_run, run

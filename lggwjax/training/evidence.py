@@ -18,7 +18,7 @@ import lggwjax
 from lggwjax.data import Batch, LinearPopulation
 from lggwjax.gradients.selection import as_partial, select
 from lggwjax.report import load_config
-from lggwjax.report.strict import within
+from lggwjax.strict import within
 from lggwjax.theory import GradientBound
 from lggwjax.theory.network_norms import NetworkNorms, network_norms
 from lggwjax.training import checkpoints

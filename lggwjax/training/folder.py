@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lggwjax.report.strict import strict_object, within
+from lggwjax.strict import strict_object, within
 from lggwjax.training.checkpoints import steps, sync
 from lggwjax.training.files import LOCK, Json, lock_folder, partial_name, strict_json, write_all, write_json
 

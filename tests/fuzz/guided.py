@@ -39,7 +39,7 @@ TARGETS = (
 MODULES = (
     "lggwjax.data",
     "lggwjax.report.records",
-    "lggwjax.report.strict",
+    "lggwjax.strict",
     "lggwjax.report.study",
     "lggwjax.experiments",
     "lggwjax.training",

@@ -30,8 +30,8 @@ from lggwjax.experiments.compare_data import look_at
 from lggwjax.experiments.designs import read_designs
 from lggwjax.experiments.points import Point, open_study, run_points
 from lggwjax.report import load_config, load_run
-from lggwjax.report.strict import strict_object
 from lggwjax.report.study import load_study
+from lggwjax.strict import strict_object
 from lggwjax.training import checkpoints, evidence
 from lggwjax.training.config import RunConfig
 from lggwjax.training.folder import RunFolder, read_records

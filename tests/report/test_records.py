@@ -8,7 +8,7 @@ import pytest
 
 from lggwjax.report import load_config, load_run
 from lggwjax.report.records import columns
-from lggwjax.report.strict import room_for
+from lggwjax.strict import room_for
 
 
 def write(folder: Path, text: str) -> Path:

@@ -6,8 +6,8 @@ import importlib
 from pathlib import Path
 
 from lggwjax.report.document import Document
-from lggwjax.report.strict import usual_form
 from lggwjax.report.study import load_study
+from lggwjax.strict import usual_form
 
 # A study's module is imported when its page is asked for; it has ``document(study) -> Document``.
 _MODULES = {

@@ -12,9 +12,9 @@ import pandas as pd
 from lggwjax.report.document import Outcome
 from lggwjax.report.language import EMPTY, Text
 from lggwjax.report.statistics import Interval, p_value
-from lggwjax.report.strict import room_for
 from lggwjax.report.study import StudyRecords
 from lggwjax.report.table import NONE, estimate_text, number_text
+from lggwjax.strict import room_for
 
 MIN_SEEDS = 3
 """With fewer seeds nothing is decided: a standard error from two numbers is hardly one."""
