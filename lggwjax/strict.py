@@ -1,4 +1,4 @@
-"""What is read of files that may be anybody's: strict JSON, no links that lead elsewhere, one line for all that is odd."""
+"""What is read of files that may be anybody's: strict JSON, no links that lead elsewhere, one line for what is odd."""
 
 from __future__ import annotations
 
