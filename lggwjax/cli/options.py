@@ -18,7 +18,7 @@ Four numbers that are easily confused:
   --measurements  how many checkpoints are measured, and so how many points the path of gradients has
   --directions    how many random directions each width is averaged over; it sets the error bars
 """
-_OPTION_OF = {"name": "--model", "data": "--data"}
+_OPTION_OF = {"name": "--model", "data": "--data", "num_devices": "--devices"}
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

@@ -133,7 +133,7 @@ def prepare_run(config: RunConfig, *, max_checkpoints: int | None = None, num_de
     )
     start = initial_state(model.params, model.wrt, config.training)
     if jax.device_count() > 1 or num_devices is not None:
-        mesh = _mesh(start.params, num_devices or jax.device_count())
+        mesh = _mesh(start.params, jax.device_count() if num_devices is None else num_devices)
         start = TrainState(start.step, *shard_parameters(start[1:4], mesh))
     return Prepared(config, split, model, meter, start)
 

@@ -159,7 +159,8 @@ def test_joining_needs_to_know_whom(tmp_path):
     for options, words in (
         (["--coordinator", "127.0.0.1:1"], "--distributed"),
         (["--distributed"], "--coordinator HOST:PORT"),
-        (["--devices", "3"], "num_devices from 1 to 1"),
+        (["--devices", "3"], "--devices from 1 to 1"),
+        (["--devices", "0"], "--devices from 1 to 1"),
     ):
         process = _start([["-m", "lggwjax", "run", *OPTIONS, "--out", str(tmp_path / "x"), *options]])[0]
         _, error = process.communicate(timeout=200)
