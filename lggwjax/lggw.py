@@ -70,7 +70,8 @@ def lggw(
     Guarantees (for a fixed ``key``, up to rounding):
         * ``stacked`` lies between the largest single width / sqrt(n) and the sum of the single widths / sqrt(n), in
           expectation.
-        * The result does not depend on ``chunk_size``, nor on ``max_memory`` while the route is the same.
+        * The result does not depend on ``chunk_size``, on the number of devices (samples are divided among all that
+          there are, see :mod:`lggwjax.sharding`), nor on ``max_memory`` while the route is the same.
         * Scaling the loss by ``s`` scales the width by ``|s|``.
 
     Args:

@@ -27,6 +27,7 @@ from lggwjax.gradients.layout import (
     width_flops,
 )
 from lggwjax.gradients.selection import LossFn, Wrt
+from lggwjax.sharding import num_shares
 
 Kind = Literal["stacked", "single", "union", "gram"]
 _log = logging.getLogger("lggwjax")
@@ -103,8 +104,10 @@ class Plan:
         num_draws: Directions counted in ``seconds``.
         chunk_size: Samples differentiated at once.
         flops: Operations in all.
-        memory: Predicted peak in bytes, on top of what is there before the call.
+        memory: Predicted peak in bytes of each device, on top of what is there before the call.
         seconds: Predicted time without compiling, at the rate of a matrix product measured just now.
+        num_devices: Among how many the samples are divided; messages between them are not in ``seconds``, see
+            :func:`lggwjax.scaling.plan_devices`.
     """
 
     kind: Kind
@@ -118,6 +121,7 @@ class Plan:
     flops: float
     memory: int
     seconds: float
+    num_devices: int = 1
 
     def __str__(self) -> str:
         """A table, one line a leaf."""
@@ -134,6 +138,7 @@ class Plan:
             f"route {self.route}, {self.chunk_size} samples at once, {self.num_draws} draws\n"
             f"predicted: {_amount(self.flops, 1000, 'flop')}, {self.seconds:.3g} s without compiling, "
             f"{_amount(self.memory, 1024, 'B')} on top of what is there"
+            f"{f', on each of {self.num_devices} devices' if self.num_devices > 1 else ''}"
         )
         return "\n".join([head, *lines])
 
@@ -234,21 +239,21 @@ def plan(
     first = next(iter(path))
     length = 1 if kind == "gram" else sum(1 for _ in path)
     problem = pose(loss_fn, first, batch, wrt, self_check=False)
-    engine, num = problem.engine, problem.num_samples
+    engine, num, shares = problem.engine, problem.num_samples, num_shares(problem.mesh)
     along_path = kind in ("stacked", "single")
     if along_path:
-        layout: Layout = path_layout(engine, num, length, chunk_size, max_memory)
+        layout: Layout = path_layout(engine, num, length, chunk_size, max_memory, shares)
         flops = num * length * pass_flops(engine) + sum(leaf.flops for leaf in _leaves(engine, num, length, True))
         flops += width_flops(length, num_draws) * (num if kind == "single" else 1)
     elif kind == "gram":
-        layout = gram_layout(engine, num, chunk_size, max_memory)
+        layout = gram_layout(engine, num, chunk_size, max_memory, shares)
         flops = gram_flops(engine, num, layout)
     else:
-        if prefers_gram(engine, num, length, num_draws, chunk_size, max_memory):
-            layout = gram_layout(engine, num * length, chunk_size, max_memory)
+        if prefers_gram(engine, num, length, num_draws, chunk_size, max_memory, shares):
+            layout = gram_layout(engine, num * length, chunk_size, max_memory, shares)
             flops = gram_flops(engine, num * length, layout) + width_flops(num * length, num_draws)
         else:
-            layout = stream_layout(engine, num, length, num_draws, chunk_size, max_memory)
+            layout = stream_layout(engine, num, length, num_draws, chunk_size, max_memory, shares)
             flops = stream_flops(engine, num * length, num_draws, layout.chunk_size)[layout.route]
     return Plan(
         kind=kind,
@@ -260,8 +265,9 @@ def plan(
         num_draws=num_draws,
         chunk_size=min(layout.chunk_size, num),
         flops=flops,
-        memory=layout.compiled(engine).memory,
-        seconds=flops / _product_rate(),
+        memory=layout.compiled(engine, shares).memory,
+        seconds=flops / _product_rate() / shares,
+        num_devices=shares,
     )
 
 

@@ -104,6 +104,20 @@ def test_each_device_holds_its_share_of_the_factors(shape):
 
 
 @eight
+def test_the_plan_is_that_of_each_device():
+    model, batch = _model(), _batch(64)
+    kinds = ("stacked", "gram", "union")
+    eight = [lggwjax.plan(model.loss_fn, _path(model), batch, kind, wrt=model.wrt) for kind in kinds]
+    one = jax.device_put(batch, jax.devices()[0])
+    alone = [lggwjax.plan(model.loss_fn, _path(model), one, kind, wrt=model.wrt) for kind in kinds]
+    for many, single in zip(eight, alone, strict=True):
+        assert (many.num_devices, single.num_devices) == (8, 1)
+        assert many.flops == single.flops
+        assert many.memory < single.memory
+    assert "on each of 8 devices" in str(eight[0])
+
+
+@eight
 def test_the_meter_measures_the_same():
     model, data, unseen = _model(), _batch(24), _batch(40)
     records = []

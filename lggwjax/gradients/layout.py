@@ -58,11 +58,12 @@ class Layout(NamedTuple):
         parts = (-(-size // devices) for size in (self.result, self.held, self.scratch, self.pass_memory))
         return Layout(self.route, self.chunk_size, self.keep, *parts)
 
-    def compiled(self, engine: Engine) -> Layout:
-        """The same with the memory of the compiled pass, which only the compiler knows."""
+    def compiled(self, engine: Engine, devices: int = 1) -> Layout:
+        """The same with the memory of the compiled pass of one device's samples, which only the compiler knows."""
         if not engine.held:
             return self
-        return self._replace(pass_memory=engine.pass_bytes(self.chunk_size) - engine.sizes.held * self.chunk_size)
+        rows = -(-self.chunk_size // devices)
+        return self._replace(pass_memory=engine.pass_bytes(rows) - engine.sizes.held * rows)
 
 
 def gram_layout(
