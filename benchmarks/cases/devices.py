@@ -34,7 +34,7 @@ def run(bench: Bench) -> Report:
     problem = (
         f"Gram matrix of 4,096 samples of an FFN, and of {devices} samples of a transformer of {size:,} parameters"
     )
-    return Report("devices", problem, rows, bars, [row.note for row in rows])
+    return Report("devices", problem, rows, bars)
 
 
 def _fact(row: Row, name: str) -> float:
