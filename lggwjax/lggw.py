@@ -20,7 +20,7 @@ from lggwjax.gradients.projections import distances, project_by_jvp, project_fac
 from lggwjax.gradients.selection import LossFn, Wrt, as_partial, batch_size, select
 from lggwjax.gradients.signed import signed_mean_norms
 from lggwjax.planner import forecast_if_logged, prefers_gram
-from lggwjax.sharding import gathered, num_shares
+from lggwjax.sharding import for_directions, gathered, num_shares
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
 from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
 from lggwjax.widths.finite import (
@@ -340,6 +340,8 @@ def _union_width(
         # Gradients that hardly differ: float32 has lost their distances to their norms, and subtracting comes first.
         if needs_gram or not is_narrow(factor, gram.dtype):
             return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
+    problem = problem._replace(mesh=for_directions(problem.mesh, problem.num_samples))
+    shares = num_shares(problem.mesh)
     layout = stream_layout(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory, shares)
     if tolerance is not None:
         key, pilot_key = jax.random.split(key)

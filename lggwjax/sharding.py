@@ -181,6 +181,24 @@ def lies_on(tree: PyTree) -> Mesh | None:
     return None if found is None else Mesh(found.devices, found.axis_names, axis_types=_AUTOMATIC * len(found.shape))
 
 
+def for_directions(mesh: Mesh | None, num_samples: int) -> Mesh | None:
+    """Where there are fewer samples than devices, divide Gaussian directions among those that would have none.
+
+    Example:
+        >>> for_directions(None, 3) is None
+        True
+    """
+    if mesh is None or mesh.axis_names != AXES or num_samples >= num_shares(mesh):
+        return mesh
+    samples, directions, parameters = mesh.devices.shape
+    fewer = next(
+        part for part in range(1, samples + 1) if samples % part == 0 and samples // part <= max(1, num_samples)
+    )
+    devices = mesh.devices.swapaxes(0, 1).reshape(directions, samples // fewer, fewer, parameters)
+    devices = devices.transpose(1, 0, 2, 3).reshape(samples // fewer, directions * fewer, parameters)
+    return Mesh(devices, AXES, axis_types=_AUTOMATIC * 3)
+
+
 def num_shares(mesh: Mesh | None) -> int:
     """Among how many devices samples are divided; 1 without a mesh."""
     return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in _sample_axes(mesh))

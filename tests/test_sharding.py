@@ -104,6 +104,23 @@ def test_each_device_holds_its_share_of_the_factors(shape):
 
 
 @eight
+def test_directions_are_divided_where_samples_are_too_few():
+    assert dict(sharding.for_directions(device_mesh(8), 3).shape) == {"samples": 2, "directions": 4, "parameters": 1}
+    assert sharding.for_directions(device_mesh(8), 8) == device_mesh(8)
+    model, batch = _model(), _batch(3)
+    one = jax.device_put(batch, jax.devices()[0])
+    streamed = {"wrt": model.wrt, "num_draws": 64, "max_memory": 1}
+    for kind in ("projections", "union"):
+        if kind == "union":
+            found, wanted = (
+                lggwjax.lggw(KEY, model.loss_fn, _path(model), b, "union", **streamed).value for b in (batch, one)
+            )
+        else:
+            found, wanted = (MEASURES[kind](model, b) for b in (batch, one))
+        _close(found, np.asarray(wanted))
+
+
+@eight
 def test_the_plan_is_that_of_each_device():
     model, batch = _model(), _batch(64)
     kinds = ("stacked", "gram", "union")

@@ -18,7 +18,7 @@ from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import stream_layout
 from lggwjax.gradients.products import pair_products
 from lggwjax.gradients.selection import LossFn, Wrt
-from lggwjax.sharding import DIRECTIONS, gathered, num_shares
+from lggwjax.sharding import DIRECTIONS, for_directions, gathered, num_shares
 
 NORMALS_AT_ONCE = 2**18  # small enough for the cache: a tile is multiplied before it leaves it
 
@@ -71,6 +71,7 @@ def random_projections(
     if num_draws < 1:
         raise ValueError(f"Expected num_draws >= 1, got {num_draws}.")
     problem = pose(loss_fn, params, batch, wrt, self_check=self_check)
+    problem = problem._replace(mesh=for_directions(problem.mesh, problem.num_samples))
     mesh, shares = problem.mesh, num_shares(problem.mesh)
     layout = stream_layout(problem.engine, problem.num_samples, 1, num_draws, chunk_size, max_memory, shares)
     if not problem.engine.held:
