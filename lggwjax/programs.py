@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +36,6 @@ class ProgramCosts:
     def sent(self) -> float:
         """Bytes of all collectives."""
         return sum(self.collective_bytes.values())
-
-    def __add__(self, other: ProgramCosts) -> ProgramCosts:
-        """One program after the other."""
-        both = Counter(self.collective_bytes) + Counter(other.collective_bytes)
-        return ProgramCosts(self.flops + other.flops, dict(both), max(self.memory, other.memory))
 
 
 @dataclass

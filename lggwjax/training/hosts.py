@@ -85,8 +85,8 @@ def broadcast(data: bytes) -> bytes:
     """Give every process the bytes of the first one."""
     if jax.process_count() == 1:
         return data
-    size = int(multihost_utils.broadcast_one_to_all(np.asarray([len(data) // _PIECE, len(data) % _PIECE]))[0]) * _PIECE
-    size += int(multihost_utils.broadcast_one_to_all(np.asarray([len(data) % _PIECE]))[0])
+    whole, rest = map(int, multihost_utils.broadcast_one_to_all(np.asarray(divmod(len(data), _PIECE))))
+    size = whole * _PIECE + rest
     pieces = []
     for start in range(0, size, _PIECE):
         length = min(_PIECE, size - start)
