@@ -42,6 +42,21 @@ def test_a_tiny_case_from_end_to_end(tmp_path):
     assert {bar["verdict"] for bar in case["bars"]} <= {"met", "missed", "open"}
 
 
+@pytest.mark.slow
+def test_the_largest_model_is_looked_for_by_each_kind(tmp_path):
+    file = tmp_path / "out.json"
+    sizes = ("--width", "128", "--length", "16", "--num-samples", "2", "--layers", "1", "2")
+    command = [sys.executable, "-m", "benchmarks.large", *sizes, "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["layers"], row["kind"]) for row in rows] == [(1, "stacked"), (1, "gram"), (2, "stacked"), (2, "gram")]
+    for row in rows:
+        assert "error" not in row, row
+        assert row["planned_bytes"] > 4 * row["num_parameters"]
+        assert row["value"] > 0
+
+
 def test_an_unknown_case_is_one_clear_line():
     done = run("ffn-grams")
     assert done.returncode == 2

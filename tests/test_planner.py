@@ -83,10 +83,31 @@ def test_little_memory_makes_small_chunks_and_the_same_numbers():
 def test_chunks_are_of_one_size_and_all_factors_are_kept_while_they_fit():
     problem = pose(loss, PARAMS, BATCH, None)
     held, peak = problem.engine.sizes
-    for limit in (10**9, 1000 * held + 40 * peak, 500 * held):
+    for limit in (10**9, 1000 * (held + problem.engine.largest_bytes) + 40 * peak, 500 * held):
         layout = gram_layout(problem.engine, 1000, None, limit + 3 * problem.engine.itemsize * 1000**2)
         assert layout.keep == (limit >= 1000 * held)
         assert -(-1000 // layout.chunk_size) * layout.chunk_size - 1000 < -(-1000 // layout.chunk_size)
+
+
+def test_chunks_that_are_joined_are_planned_with_the_array_that_is_made():
+    """Of one leaf: while it is joined, its parts and the whole are both there."""
+
+    def quadratic(w, x):
+        return jnp.sum(jnp.tanh(w) * x) ** 2
+
+    w, x = jnp.ones(500), jnp.ones((40, 500))
+    problem = pose(quadratic, w, x, None, self_check=False)
+    held, rows = problem.engine.sizes.held, 4 * 500
+    assert held == problem.engine.largest_bytes == rows
+    result = 3 * 4 * 40**2
+    whole, cut = (gram_layout(problem.engine, 40, chunk, None) for chunk in (40, 10))
+    assert whole.keep
+    assert cut.keep
+    assert cut.memory == result + 2 * 40 * rows
+    assert whole.memory < result + 40 * problem.engine.sizes.peak + 1
+    # With no room for both, chunks are differentiated again.
+    assert not gram_layout(problem.engine, 40, None, result + 2 * 40 * rows - 1).keep
+    assert gram_layout(problem.engine, 40, None, result + 2 * 40 * rows).keep
 
 
 def _mlp(params, example):

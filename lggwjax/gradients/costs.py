@@ -19,6 +19,7 @@ Route = Literal["activations", "contracted"]
 FLOPS_PER_BYTE = 20.0  # multiply-adds in the time that it takes to move a byte
 BATCHED = 4.0  # small products, one a sample, run at this fraction of the rate of one large product
 WORKING_BYTES = 2**28  # scratch of one product; more would not make it faster
+MOVED_COPIES = 3  # of rows along a path while they are multiplied: side by side, their references, what moved
 
 
 class Cost(NamedTuple):

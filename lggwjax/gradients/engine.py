@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.chunks import iter_chunks
 from lggwjax.gradients.costs import (
+    MOVED_COPIES,
     WORKING_BYTES,
     Cost,
     Route,
@@ -242,6 +243,11 @@ class Engine:
         """Numbers a sample that are held as a leaf's factors."""
         return sum(self._sizes_of[place] for place in item.places) // self.itemsize
 
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes a sample of the largest array that a pass leaves behind."""
+        return max([*self._sizes_of, *(self.itemsize * layer.size for layer in self._contracted)], default=0)
+
     @functools.cached_property
     def compact_bytes(self) -> int:
         """Bytes a sample that one checkpoint of a growing path keeps, by :func:`lggwjax.gradients.products.compact`."""
@@ -275,7 +281,7 @@ class Engine:
 
         def scratch(item: Held) -> float:
             if item.product is None:
-                return 2 * 4 * num * item.size
+                return min(MOVED_COPIES * 4 * num * item.size, WORKING_BYTES)
             return _scratch(item.product, path_costs(item.product, num_samples, length + 1), num)
 
         return int(max(map(scratch, self.held), default=0)) * self.itemsize // 4  # costs are of single precision

@@ -88,11 +88,15 @@ def gram_layout(
     result = 3 * engine.itemsize * num_points**2
     held, peak = engine.sizes
     left = (budget - result) * devices
-    keep = held * num_points <= left - peak * devices
+    # Chunks that are kept are joined array by array.
+    joining = engine.largest_bytes * num_points
+    keep = held * num_points <= left - max(peak * devices, joining)
     fitting = (left - held * num_points) // (peak - held + 1) if keep else left // (peak + 2 * held)
     chunk = checked_chunk(chunk_size, num_points, max(devices, min(fitting, devices * (AT_EASE // peak + 1))))
     num, sides = (num_points, 1) if keep else (chunk, 2)
     kept, scratch = held * num * sides, engine.pair_scratch(num, sides=sides)
+    if keep and chunk < num_points:
+        scratch = max(scratch, joining)
     own = Layout("gram", chunk, keep, 0, kept, scratch, (peak - held) * chunk)
     return own.on(devices)._replace(result=result)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +13,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
-from lggwjax.gradients.costs import WORKING_BYTES, Route, cheapest, in_turn, pair_costs, path_costs, stays_factored
+from lggwjax.gradients.costs import (
+    MOVED_COPIES,
+    WORKING_BYTES,
+    Route,
+    cheapest,
+    in_turn,
+    pair_costs,
+    path_costs,
+    stays_factored,
+)
 from lggwjax.gradients.engine import Held
 from lggwjax.gradients.forms import HIGHEST, Operands, Product
 from lggwjax.sharding import num_shares, spread_columns, spread_over, whole_on
@@ -225,8 +234,9 @@ def path_products(
     length = len(steps) + len(slots)
     costs_of = [None if h.product is None else path_costs(h.product, num, length) for h in held]
     joined = _with_their_layer(held, [None if costs is None else cheapest(costs) for costs in costs_of])
-    own = [[arrays[place] for arrays in steps] for place in _own_rows(held, joined)]
-    total = _rows_path(own, index) if own else 0
+    total = jnp.zeros((num, len(steps), len(steps)), _precision(steps))
+    for places in _fitting(_own_rows(held, joined), steps):
+        total = _add_rows_path(total, [[arrays[place] for arrays in steps] for place in places], index)
     for position, (item, costs) in enumerate(zip(held, costs_of, strict=True)):
         if item.product is None or costs is None:
             continue
@@ -243,9 +253,46 @@ def path_products(
     return total  # pyright: ignore[reportReturnType]
 
 
+def _precision(steps: list[list[Array]]) -> jnp.dtype:
+    return jnp.result_type(jnp.float32, *(array for arrays in steps for array in arrays))
+
+
+def _fitting(places: list[int], steps: list[list[Array]]) -> Iterator[list[int]]:
+    """Leaves held as rows, as many at a time as fit the scratch: one program may work on all its leaves at once."""
+    group, taken = [], 0
+    for place in places:
+        size = MOVED_COPIES * sum(arrays[place].nbytes for arrays in steps)
+        if group and taken + size > WORKING_BYTES:
+            yield group
+            group, taken = [], 0
+        group.append(place)
+        taken += size
+    if group:
+        yield group
+
+
 @jax.jit
-def _rows_path(leaves: list[list[Float[Array, "n q"]]], references: Int[Array, " T"]) -> Float[Array, "n T T"]:
-    return sum(_gram_of_moved(jnp.stack(leaf, axis=1), references) for leaf in leaves)  # pyright: ignore[reportReturnType]
+def _add_rows_path(
+    total: Float[Array, "n T T"], leaves: list[list[Float[Array, "n q"]]], references: Int[Array, " T"]
+) -> Float[Array, "n T T"]:
+    for steps in leaves:
+        total = _add_leaf_path(total, steps, references)
+    return total
+
+
+def _add_leaf_path(
+    total: Float[Array, "n T T"], steps: list[Float[Array, "n q"]], references: Int[Array, " T"]
+) -> Float[Array, "n T T"]:
+    size = steps[0].shape[1]
+    blocks = min(size, math.ceil(MOVED_COPIES * sum(rows.nbytes for rows in steps) / WORKING_BYTES))
+    width, rest = divmod(size, blocks)
+
+    def added(start, width: int, total: Array) -> Array:
+        cut = [jax.lax.dynamic_slice_in_dim(rows, start, width, axis=1) for rows in steps]
+        return total + _gram_of_moved(jnp.stack(cut, axis=1), references)
+
+    total = jax.lax.fori_loop(0, blocks, lambda index, total: added(index * width, width, total), total)
+    return added(size - rest, rest, total) if rest else total
 
 
 def _gram_of_moved(stacked: Float[Array, "n T q"], references: Int[Array, " T"]) -> Float[Array, "n T T"]:

@@ -11,8 +11,8 @@ import pytest
 
 from lggwjax import gradient_gram
 from lggwjax.gradients import path_grams, products
-from lggwjax.gradients.costs import pair_costs, path_costs
-from lggwjax.gradients.engine import pose
+from lggwjax.gradients.costs import MOVED_COPIES, WORKING_BYTES, pair_costs, path_costs
+from lggwjax.gradients.engine import Held, pose
 from lggwjax.gradients.products import compact, compact_held, cross_gram, pair_products, path_products
 from lggwjax.jaxprs import inner_jaxprs
 from lggwjax.widths.factor import ancestor_matrix, factor_moved_gram
@@ -110,6 +110,32 @@ def test_little_scratch_cuts_the_work_and_changes_nothing(monkeypatch, name, rou
     found = quick(lambda a: path_products(held, a, (0, 0)))(steps)
     _close(found[:, 1, 1], (moved**2).sum(1), 1e-4)
     assert route == "activations" or cuts[1] >= 3
+
+
+def test_rows_are_multiplied_along_a_path_some_columns_at_a_time(monkeypatch):
+    sizes, references, rng = (37, 2, 50, 11), (0, 0, 1), np.random.default_rng(0)
+    steps = [[jnp.asarray(rng.normal(size=(NUM, size)), jnp.float32) for size in sizes] for _ in references]
+    held = tuple(Held(None, (place,), size) for place, size in enumerate(sizes))
+    rows = [np.concatenate(arrays, axis=1) for arrays in steps]
+    moved = np.stack([rows[i] - rows[r] for i, r in enumerate(references)], 1)
+    wanted = np.einsum("isp,itp->ist", moved, moved)
+    cuts, add = [], products._add_rows_path
+    monkeypatch.setattr(products, "_add_rows_path", lambda *a: cuts.append([len(s[0][0]) for s in a[1]]) or add(*a))
+    # Twenty columns of all checkpoints at a time: 37 in two blocks and one column, 2 with nothing, 50 in three.
+    monkeypatch.setattr(products, "WORKING_BYTES", MOVED_COPIES * 4 * NUM * len(steps) * 20)
+    _close(path_products(held, steps, references), wanted)
+    assert cuts == [[37], [2], [50], [11]]
+    cuts.clear()
+    monkeypatch.setattr(products, "WORKING_BYTES", MOVED_COPIES * 4 * NUM * len(steps) * 70)
+    _close(path_products(held, steps, references), wanted)
+    assert cuts == [[37, 2], [50, 11]]
+
+
+def test_rows_along_a_path_take_no_more_scratch_than_is_planned():
+    leaf = [jax.ShapeDtypeStruct((1, 2**26), jnp.float32)] * 2  # the copies of a whole one would be 3 times the scratch
+    total, references = jax.ShapeDtypeStruct((1, 2, 2), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    found = products._add_rows_path.lower(total, [leaf], references).compile().memory_analysis()
+    assert WORKING_BYTES / MOVED_COPIES <= found.temp_size_in_bytes <= WORKING_BYTES
 
 
 @pytest.mark.parametrize("factored", [True, False])
