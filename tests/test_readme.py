@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -49,3 +50,24 @@ def test_the_two_set_up_commands_are_there():
         "pip install . && lggwjax run",
         "pip install '.[test]' && pytest",
     ]
+
+
+def test_what_is_said_of_large_models_is_what_was_measured():
+    text = README.read_text()
+    results = README.parent / "benchmarks" / "results"
+    rows = json.loads((results / "gpu-large.json").read_text())["rows"]
+    held = [8 * row["num_parameters"] for row in rows]  # two checkpoints in float32
+    largest = max(rows, key=lambda row: row["num_parameters"])
+    planned = [max(row["planned_bytes"].values()) for row in rows]
+    off = max((row["peak_bytes"] - size) / plan for row, size, plan in zip(rows, held, planned, strict=True))
+    assert f"{largest['num_parameters'] / 1e9:.1f} billion parameters" in text
+    assert f"{largest['peak_bytes'] / 1e9:.0f} GB, parameters included" in text
+    assert f"up to {off:.1f} times what the plan foretold" in text
+
+    rows = json.loads((results / "cpu-large.json").read_text())["rows"]
+    most = max(row["layers"] for row in rows)
+    stacked, gram = [next(r for r in rows if (r["layers"], r["kind"]) == (most, kind)) for kind in ("stacked", "gram")]
+    assert f"{stacked['num_parameters'] / 1e9:.1f} billion parameters" in text
+    used = max(stacked["bytes_first_and_again"]) / (4 * stacked["num_parameters"])
+    assert f"{used:.1f} times the memory of these, {stacked['used_of_planned']:.2f} times the plan" in text
+    assert f"matrix {gram['used_of_planned']:.2f} times" in text
