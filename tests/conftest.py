@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import pytest
+
+from lggwjax.gradients import engine
 
 _COMPILED: list[str] = []
 # Compiling is nearly all of the quick tests' time; the slow ones compile as users do.
@@ -40,6 +43,12 @@ def compilations() -> Callable[[], contextlib.AbstractContextManager[list[str]]]
         found += _COMPILED[before:]
 
     return counted
+
+
+@pytest.fixture(autouse=True)
+def _no_hint_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint at losses made anew counts in a process: no test may set it off for another."""
+    monkeypatch.setattr(engine, "_seen_at", OrderedDict())
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_chunks_that_are_joined_are_planned_with_the_array_that_is_made():
     def quadratic(w, x):
         return jnp.sum(jnp.tanh(w) * x) ** 2
 
-    w, x = jnp.ones(500), jnp.ones((40, 500))
+    w, x = jnp.ones(500, jnp.float32), jnp.ones((40, 500), jnp.float32)
     problem = pose(quadratic, w, x, None, self_check=False)
     held, rows = problem.engine.sizes.held, 4 * 500
     assert held == problem.engine.largest_bytes == rows

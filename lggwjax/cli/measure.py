@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from lggwjax.training import CheckpointPath, MeasureSpec, RunConfig, prepare_run
+    from lggwjax.training import CheckpointPath, MeasureSpec, RunConfig, TrainSpec, prepare_run
     from lggwjax.training.checkpoints import steps
     from lggwjax.training.measure import measure_path
 
@@ -42,13 +42,14 @@ def _measure(options: argparse.Namespace) -> int:
         inner = options.checkpoints / "checkpoints"
         place = inner if inner.is_dir() else options.checkpoints
         found = steps(place)
-        config = RunConfig(data, model, measuring=MeasureSpec(directions=options.directions))
+        training = TrainSpec(non_finite=options.non_finite)
+        config = RunConfig(data, model, training, MeasureSpec(directions=options.directions))
         prepared = prepare_run(config, max_checkpoints=len(found))
     path = CheckpointPath(place, prepared.model.params)
     about = {name: part for name, part in prepared.settings().items() if name in ("data", "model")}
     out = options.out or Path("runs") / f"measured-{data.name}-{model.name}-seed{options.seed}"
     with named_options(), progress(path.steps[-1], quiet=options.quiet) as show:
-        page = measure_path(path, prepared.monitor, path.steps, about, out, resume=options.resume, progress=show)
+        page = measure_path(path, prepared, path.steps, about, out, resume=options.resume, progress=show)
     if not options.quiet:
         print_summary(page)
     return 0

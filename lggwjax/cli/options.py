@@ -106,12 +106,6 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="weight of the features' L1 norm in the loss trained on",
     )
     group.add_argument(
-        "--non-finite",
-        default="stop",
-        metavar="P",
-        help="a sample with a NaN or infinite loss or gradient: stop there, or skip it from then on (default stop)",
-    )
-    group.add_argument(
         "--fresh", action="store_true", help="draw new samples at every step (linear, teacher) instead of reusing them"
     )
 
@@ -128,6 +122,12 @@ def add_measuring(parser: argparse.ArgumentParser, *, path: bool = True) -> None
         )
         group.add_argument("--spacing", default="log", metavar="S", help="log or even (default log)")
     group.add_argument("--directions", type=int, default=512, metavar="K", help="random directions (default 512)")
+    group.add_argument(
+        "--non-finite",
+        default="stop",
+        metavar="P",
+        help="a sample with a NaN or infinite loss or gradient: stop there, or skip it from then on (default stop)",
+    )
 
 
 def add_folder(parser: argparse.ArgumentParser, prefix: str = "") -> None:

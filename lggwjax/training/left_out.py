@@ -100,8 +100,8 @@ class LeftOut:
         what = bad.what if new[0] == indices[0] else "loss or gradient"
         more = f" (with {_named(new[1:])})" if len(new) > 1 else ""
         _LOG.warning(
-            "Sample %d of %d %s%s has a NaN or infinite %s at step %d: left out from here on, in training and in "
-            "measuring; in all %d trained on and %d held out are.",
+            "Sample %d of %d %s%s has a NaN or infinite %s at step %d: left out from here on; in all %d trained on and "
+            "%d held out are.",
             new[0],
             num,
             "trained on" if side == "train" else "held out",
@@ -112,6 +112,26 @@ class LeftOut:
             len(self.heldout),
         )
         return True
+
+
+def check_enough(num_probe: int, num_heldout_probe: int | None, num_heldout: int, least: int) -> None:
+    """Refuse to measure too few samples.
+
+    Args:
+        num_probe: Samples left of the probe of the samples trained on.
+        num_heldout_probe: Samples left of the held-out probe, or None where nothing was ever held out.
+        num_heldout: Samples left of all that are held out.
+        least: Held-out samples that error bars need.
+
+    Raises:
+        FloatingPointError: If a probe is empty, or too few are left of what is held out.
+    """
+    if num_probe < 1 or (num_heldout_probe is not None and (num_heldout_probe < 1 or num_heldout < least)):
+        raise FloatingPointError(
+            f"Expected a finite loss and gradient of a sample of each probe and of {least} held out, got {num_probe} "
+            f"and {num_heldout_probe or 0} of the probes and {num_heldout} held out. Look at the data, or lower the "
+            "learning rate or the initialisation scale."
+        )
 
 
 def _named(indices: list[int]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -17,8 +18,11 @@ from lggwjax.training.checkpoints import read_params
 from lggwjax.training.checkpoints import steps as checkpoint_steps
 from lggwjax.training.config import environment
 from lggwjax.training.folder import RunFolder
+from lggwjax.training.left_out import LeftOut, check_enough
 from lggwjax.training.meter import Meter, Record, Samples, example_form
-from lggwjax.training.recorder import Recorder
+from lggwjax.training.recorder import Recorder, Subject
+
+MIN_HELDOUT = 3  # below, the unbiased norms have no error bar
 
 
 def measure(
@@ -35,6 +39,7 @@ def measure(
     wrt: Wrt = None,
     predict_fn: Callable[[Any, Any], Array] | None = None,
     feature_fn: Callable[[Any, Any], Array] | None = None,
+    non_finite: Literal["stop", "skip"] = "stop",
     resume: bool = False,
 ) -> Path:
     """Measure a path of checkpoints and write a run folder with records, figures and a page.
@@ -55,6 +60,8 @@ def measure(
         wrt: Which leaves are gradient coordinates; by default all floating ones.
         predict_fn: ``predict_fn(params, example) -> (k,)``, for the accuracy against integer labels ``example["y"]``.
         feature_fn: ``feature_fn(params, example) -> (m,)``, the featurizer.
+        non_finite: What becomes of a sample whose loss or gradient is NaN or infinite: ``stop`` ends there and names
+            it, ``skip`` leaves it out of all that is measured from then on, says so and counts it in the records.
         resume: Go on with a folder that was interrupted.
 
     Returns:
@@ -62,6 +69,7 @@ def measure(
 
     Raises:
         ValueError: If the path, the batch or the folder cannot be used; the message says what to do.
+        FloatingPointError: If a loss or gradient is NaN or infinite and no sample is to be left out for that.
 
     Example:
         >>> import tempfile
@@ -75,6 +83,8 @@ def measure(
     path = check_path(path)
     length = sum(1 for _ in path)
     steps = tuple(range(length)) if steps is None else tuple(int(step) for step in steps)
+    if non_finite not in ("stop", "skip"):
+        raise ValueError(f'Expected non_finite "stop" or "skip", got {non_finite!r}.')
     samples = _samples(batch, heldout, probe_size, seed)
     functions: dict[str, Any] = {"wrt": wrt, "predict_fn": predict_fn, "feature_fn": feature_fn}
     meter = Meter(loss_fn, samples, max_checkpoints=length, num_draws=num_draws, seed=seed, **functions)
@@ -88,12 +98,43 @@ def measure(
         "fingerprint": _fingerprint(batch, heldout),
         "seed": seed,
     }
-    return measure_path(path, meter, steps, {"data": data, "model": {"name": "given"}}, Path(out), resume=resume)
+    given = _Given(loss_fn, batch, heldout, wrt, probe_size, seed, non_finite, meter)
+    return measure_path(path, given, steps, {"data": data, "model": {"name": "given"}}, Path(out), resume=resume)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Samples that were handed over together with the checkpoints."""
+
+    loss_fn: LossFn
+    batch: PyTree
+    heldout: PyTree | None
+    wrt: Wrt
+    probe_size: int
+    seed: int
+    non_finite: str
+    whole: Meter
+
+    def left_out(self, records: Sequence[Record] = ()) -> LeftOut | None:
+        if self.non_finite == "stop":
+            return None
+        return LeftOut(self.loss_fn, self.batch, self.heldout, self.wrt, records)
+
+    def meter(self, left_out: LeftOut | None) -> Meter:
+        if left_out is None or not (left_out.train or left_out.heldout):
+            return self.whole
+        samples = _samples(self.batch, self.heldout, self.probe_size, self.seed, left_out)
+        probe, outside_probe, outside = (
+            None if part is None else len(jax.tree.leaves(part)[0])
+            for part in (samples.train_probe, samples.heldout_probe, samples.heldout)
+        )
+        check_enough(probe or 0, outside_probe, outside or 0, MIN_HELDOUT)
+        return self.whole.of(samples)
 
 
 def measure_path(
     path: Iterable[PyTree],
-    meter: Meter,
+    subject: Subject,
     steps: Sequence[int],
     about: dict[str, dict[str, Any]],
     out: Path,
@@ -101,11 +142,11 @@ def measure_path(
     resume: bool = False,
     progress: Callable[[int, Record | None], None] | None = None,
 ) -> Path:
-    """Measure checkpoints with a meter at hand, and write a run folder.
+    """Measure checkpoints of a subject at hand, and write a run folder.
 
     Args:
         path: T checkpoints.
-        meter: For at least T checkpoints.
+        subject: Its meter is for at least T checkpoints.
         steps: T rising steps.
         about: The parts ``data`` and ``model`` of ``config.json``.
         out: The run folder.
@@ -117,6 +158,7 @@ def measure_path(
 
     Raises:
         ValueError: If ``steps`` do not rise or do not match the path, or the folder cannot be used.
+        FloatingPointError: If a loss or gradient is NaN or infinite and no sample is to be left out for that.
     """
     from lggwjax.report import write_page  # matplotlib is loaded when there is something to draw
 
@@ -124,23 +166,27 @@ def measure_path(
     length, first = sum(1 for _ in path), next(iter(path))
     if len(steps) != length or list(steps) != sorted(set(steps)) or steps[0] < 0:
         raise ValueError(f"Expected {length} rising steps from 0 on, one for each checkpoint, got {list(steps)[:8]}.")
-    plan = meter.plan(first)
+    plan = subject.meter(None).plan(first)
+    skips = subject.left_out() is not None
     asked = about | {
-        "training": {"steps": steps[-1], "fresh": False, "trained_here": False},
+        "training": {
+            "steps": steps[-1],
+            "fresh": False,
+            "trained_here": False,
+            "non_finite": "skip" if skips else "stop",
+        },
         "measuring": {"measurements": length, "directions": plan["num_draws"], "steps": list(steps)} | plan,
     }
     with RunFolder.open(out, asked, resume=resume, extra={"environment": environment()}) as folder:
         if not folder.finished:
-            recorder, previous = Recorder(meter, folder, first), None
-            done = {record["step"]: record for record in folder.records}
+            recorder = Recorder(subject, folder, first, lambda: zip(steps, path, strict=True), progress)
+            done = {record["step"] for record in folder.records}
+            previous = None
             for step, params in zip(steps, path, strict=True):
-                record = done.get(step)
-                if record is not None:
-                    recorder.replay(record, params)
-                else:
+                if step not in done:
                     record = recorder.measure(step, None, params, previous)
-                if progress is not None:
-                    progress(step, record)
+                    if progress is not None:
+                        progress(step, record)
                 previous = params
             write_page(folder.path)
         return folder.path / "report.html"
@@ -181,19 +227,33 @@ def _fingerprint(*batches: PyTree) -> str:
     return digest.hexdigest()
 
 
-def _samples(batch: PyTree, heldout: PyTree | None, probe_size: int, seed: int) -> Samples:
+def _samples(
+    batch: PyTree, heldout: PyTree | None, probe_size: int, seed: int, left_out: LeftOut | None = None
+) -> Samples:
     if probe_size < 1:
         raise ValueError(f"Expected probe_size >= 1, got {probe_size}.")
-
-    def probe(data: PyTree, stream: int) -> PyTree:
-        rows = np.random.default_rng([seed, stream]).permutation(batch_size(data))[:probe_size]
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data)
-
     if heldout is not None and (got := example_form(heldout)) != example_form(batch):
         raise ValueError(
             f"Expected heldout samples of the form of batch, got {got} against {example_form(batch)}. "
             "Both are pytrees of one structure whose arrays differ in the leading axis only."
         )
-    if heldout is not None and batch_size(heldout) < 3:
-        raise ValueError(f"Expected at least 3 held-out samples, got {batch_size(heldout)}. Pass more, or None.")
-    return Samples(batch, probe(batch, 0), heldout, None if heldout is None else probe(heldout, 1))
+    if heldout is not None and batch_size(heldout) < MIN_HELDOUT:
+        raise ValueError(
+            f"Expected at least {MIN_HELDOUT} held-out samples, got {batch_size(heldout)}. Pass more, or None."
+        )
+    train, outside = (set(), set()) if left_out is None else (left_out.train, left_out.heldout)
+    sides = _parts(batch, probe_size, [seed, 0], train)
+    return Samples(*sides, *((None, None) if heldout is None else _parts(heldout, probe_size, [seed, 1], outside)))
+
+
+def _parts(data: PyTree, probe_size: int, seed: list[int], left_out: Set[int]) -> tuple[PyTree, PyTree]:
+    """All samples but those left out, and those of the probe."""
+    probe = np.random.default_rng(seed).permutation(batch_size(data))[:probe_size]
+    if not left_out:
+        return data, jax.tree.map(lambda leaf: np.asarray(leaf)[probe], data)
+    kept = ~np.isin(np.arange(batch_size(data)), list(left_out))
+    picked = probe[kept[probe]]
+    return (
+        jax.tree.map(lambda leaf: np.asarray(leaf)[kept], data),
+        jax.tree.map(lambda leaf: np.asarray(leaf)[picked], data),
+    )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from jaxtyping import PyTree
 
 from lggwjax.training.folder import RunFolder
+from lggwjax.training.left_out import LeftOut
 from lggwjax.training.meter import Meter, Record
 from lggwjax.training.shared_folder import SharedFolder
 
@@ -28,22 +31,66 @@ class Clock:
         self._last = now
 
 
+class Subject(Protocol):
+    """What is measured, of all samples or of those that are left."""
+
+    def left_out(self, records: Sequence[Record] = ()) -> LeftOut | None:
+        """Samples left out after these records; None where a sample that is not finite ends all."""
+        ...
+
+    def meter(self, left_out: LeftOut | None) -> Meter:
+        """The meter of the samples that are left."""
+        ...
+
+
 class Recorder:
     """Measures one checkpoint after another and appends each record to the run folder.
 
     Attributes:
         clock: Seconds spent on training and on measuring.
-        extra: Fields that every record gets.
+        left_out: Samples left out so far; None where one that is not finite ends all.
     """
 
-    def __init__(self, meter: Meter, folder: RunFolder | SharedFolder, params: PyTree, extra: Record | None = None):
-        """Start an empty path; ``params`` give the shapes."""
-        self._meter, self._folder, self._path = meter, folder, meter.init(params)
-        self.extra: Record = extra or {}
-        self.clock = Clock()
+    def __init__(
+        self,
+        subject: Subject,
+        folder: RunFolder | SharedFolder,
+        like: PyTree,
+        checkpoints: Callable[[], Iterable[tuple[int, PyTree]]],
+        progress: Callable[[int, Record], None] | None = None,
+    ):
+        """Take up the path of the records in the folder.
 
-    def replay(self, record: Record, params: PyTree) -> None:
-        """Take up a checkpoint whose record is already on disk: the same numbers come out, so none is written."""
+        Args:
+            subject: What is measured.
+            folder: Where records are and go.
+            like: Parameters; only their shapes matter.
+            checkpoints: Steps and parameters in their order, at least those of the records; read again where samples
+                are left out, as a path is about one set of samples.
+            progress: Called with each step and record taken up.
+        """
+        self._subject, self._folder, self._like, self._checkpoints = subject, folder, like, checkpoints
+        self.left_out = subject.left_out(folder.records)
+        self.clock = Clock()
+        self._take_up(progress)
+
+    def _take_up(self, progress: Callable[[int, Record], None] | None = None) -> None:
+        """The same numbers come out as are on disk, so none is written."""
+        self._meter = self._subject.meter(self.left_out)
+        self._extra = {} if self.left_out is None else self.left_out.field()
+        self._path = self._meter.init(self._like)
+        records = {record["step"]: record for record in self._folder.records}
+        if not records:
+            return
+        for step, params in self._checkpoints():
+            if step in records:
+                self._replay(records[step], params)
+                if progress is not None:
+                    progress(step, records[step])
+            if step >= max(records):
+                break
+
+    def _replay(self, record: Record, params: PyTree) -> None:
         missing = [name for name in ("passes", "lggw", "population_descent", "seconds") if name not in record]
         if missing:
             raise ValueError(
@@ -54,7 +101,7 @@ class Recorder:
         self.clock = Clock(dict(record["seconds"]))
 
     def measure(self, step: int, passes: float | None, params: PyTree, previous: PyTree | None) -> Record:
-        """Measure a checkpoint and write its record.
+        """Measure a checkpoint and write its record; where that leaves samples out, the path is made anew first.
 
         Args:
             step: Optimiser steps so far.
@@ -66,18 +113,31 @@ class Recorder:
             The record as written.
 
         Raises:
-            FloatingPointError: If a loss or gradient is NaN or infinite; nothing is written then.
+            FloatingPointError: If a loss or gradient is NaN or infinite and no sample is to be left out for that;
+                nothing is written then.
         """
-        try:
-            self._path, record = self._meter.measure(self._path, params, previous)
-        except FloatingPointError as error:
-            hint = "Lower the learning rate or the initialisation scale, or look for that value in the data."
-            raise FloatingPointError(f"{error} It was met at step {step}. {hint}") from None
+        record = self._measured(step, params, previous)
         self.clock.lap("measuring")
-        record = {"step": step, "passes": passes} | record | self.extra
+        record = {"step": step, "passes": passes} | record | self._extra
         record |= {"seconds": dict(self.clock.seconds), "peak_memory": peak_memory()}
         self._folder.append(record)
         return record
+
+    def _measured(self, step: int, params: PyTree, previous: PyTree | None) -> Record:
+        points = (params,) if previous is None else (params, previous)
+        while True:
+            if self.left_out is not None and self._extra != self.left_out.field():
+                clock = self.clock
+                self._take_up()
+                self.clock = clock
+            try:
+                self._path, record = self._meter.measure(self._path, params, previous)
+            except FloatingPointError as error:
+                if self.left_out is None or not self.left_out.found(step, *points):
+                    hint = "Lower the learning rate or the initialisation scale, or look for that value in the data."
+                    raise FloatingPointError(f"{error} It was met at step {step}. {hint}") from None
+            else:
+                return record
 
 
 def peak_memory() -> int:

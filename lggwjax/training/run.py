@@ -20,7 +20,7 @@ from lggwjax.models import Adapted, build_adapted
 from lggwjax.sharding import device_mesh, parameter_shares, shard_parameters
 from lggwjax.training.checkpoints import DamagedCheckpoint
 from lggwjax.training.config import RunConfig, environment
-from lggwjax.training.left_out import LeftOut
+from lggwjax.training.left_out import LeftOut, check_enough
 from lggwjax.training.loop import TrainingDiverged, TrainState, initial_state, train
 from lggwjax.training.meter import Meter, Record, Samples
 from lggwjax.training.nonfinite import blame
@@ -79,14 +79,9 @@ class Prepared:
         if left_out is None or not (left_out.train or left_out.heldout):
             return self.monitor
         left = self.split.without(left_out.train, left_out.heldout)
-        sizes = [len(part["y"]) for part in (left.train_probe, left.heldout_probe)]
-        num_heldout = sizes[1] + len(left.heldout_rest["y"])
-        if sizes[0] < 1 or (self.heldout is not None and (sizes[1] < 1 or num_heldout < MIN_HELDOUT)):
-            raise FloatingPointError(
-                f"Expected a finite loss and gradient of a sample of each probe and of {MIN_HELDOUT} held out, got "
-                f"{sizes[0]} and {sizes[1]} of the probes and {num_heldout} held out. Look at the data, or lower the "
-                "learning rate or the initialisation scale."
-            )
+        probes = [len(part["y"]) for part in (left.train_probe, left.heldout_probe)]
+        outside = None if self.heldout is None else probes[1]
+        check_enough(probes[0], outside, probes[1] + len(left.heldout_rest["y"]), MIN_HELDOUT)
         return self.monitor.of(_samples(left, self.config))
 
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -208,52 +203,29 @@ def _no_progress(step: int, record: Record | None) -> None:
 
 def _measure_along(prepared: Prepared, folder: SharedFolder, progress: Progress) -> None:
     records, start = _taken_up(prepared, folder)
-    left_out = prepared.left_out(records)
-    recorder = _replayed(prepared, folder, left_out, progress)
+
+    def checkpoints() -> Iterator[tuple[int, PyTree]]:
+        for record in folder.records:
+            yield record["step"], folder.restore(record["step"], like=prepared.start).params
+
+    recorder = Recorder(prepared, folder, prepared.start.params, checkpoints, progress)
     if start is not None:
         num = len(prepared.config.steps_measured)
         _LOG.info("resumed from step %d, measurement %d of %d", start.step, len(records), num)
     wanted = set(prepared.config.steps_measured) - {record["step"] for record in records}
     state = start or prepared.start
     try:
-        for state in states(prepared, start, left_out):
+        for state in states(prepared, start, recorder.left_out):
             record = None
             if state.step in wanted:
                 recorder.clock.lap("training")
                 folder.save(state)
-                recorder, record = _measured(prepared, folder, recorder, state, left_out)
+                passes = state.step * prepared.config.passes_per_step
+                record = recorder.measure(state.step, passes, state.params, state.previous if state.step else None)
             progress(state.step, record)
     except TrainingDiverged as error:
         cause = blame(prepared.model.loss_fn, state.params, prepared.split.stored, prepared.model.wrt)
-        raise TrainingDiverged(error.step, error.learning_rate, cause if left_out is None else "") from None
-
-
-def _measured(
-    prepared: Prepared, folder: SharedFolder, recorder: Recorder, state: TrainState, left_out: LeftOut | None
-) -> tuple[Recorder, Record]:
-    """Measure a state; where samples are left out since the last time, the path is made again without them first."""
-    previous, passes = state.previous if state.step else None, state.step * prepared.config.passes_per_step
-    while True:
-        if left_out is not None and recorder.extra != left_out.field():
-            clock, recorder = recorder.clock, _replayed(prepared, folder, left_out, _no_progress)
-            recorder.clock = clock
-        try:
-            return recorder, recorder.measure(state.step, passes, state.params, previous)
-        except FloatingPointError:
-            points = (state.params,) if previous is None else (state.params, previous)
-            if left_out is None or not left_out.found(state.step, *points):
-                raise
-
-
-def _replayed(prepared: Prepared, folder: SharedFolder, left_out: LeftOut | None, progress: Progress) -> Recorder:
-    """The path of the records on disk, of the samples that are left."""
-    extra = None if left_out is None else left_out.field()
-    recorder = Recorder(prepared.meter(left_out), folder, prepared.start.params, extra)
-    for record in folder.records:
-        state = folder.restore(record["step"], like=prepared.start)
-        recorder.replay(record, state.params)
-        progress(record["step"], record)
-    return recorder
+        raise TrainingDiverged(error.step, error.learning_rate, cause if recorder.left_out is None else "") from None
 
 
 def _taken_up(prepared: Prepared, folder: SharedFolder) -> tuple[list[Record], TrainState | None]:

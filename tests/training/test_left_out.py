@@ -21,6 +21,7 @@ from lggwjax.training.batches import batch_rows
 from lggwjax.training.evidence import Evidence
 from lggwjax.training.left_out import LeftOut
 from lggwjax.training.loop import TrainingDiverged, train
+from lggwjax.training.measure import measure
 from lggwjax.training.meter import Meter, Samples
 from lggwjax.training.run import run
 
@@ -241,3 +242,64 @@ def test_too_few_that_are_left_end_the_run_in_one_line(tmp_path, prepared):
     left_out.train |= set(range(20))
     with pytest.raises(FloatingPointError, match="got 0 and 20"):
         prepared.meter(left_out)
+
+
+def bend(params, z):
+    """Infinite at samples below minus the parameter."""
+    return 0.5 * (params * z["x"] - z["y"]) ** 2 + jnp.where(z["x"] < -params, jnp.inf, 0)
+
+
+@pytest.fixture(scope="module")
+def given():
+    """Checkpoints and samples from elsewhere: two of those trained on turn bad on the way, and one held out."""
+    rng = np.random.default_rng(3)
+    draw = lambda low: {  # noqa: E731
+        "x": np.concatenate([low, rng.uniform(0.5, 1, size=20 - len(low))]).astype(np.float32),
+        "y": rng.normal(size=20).astype(np.float32),
+    }
+    return [jnp.float32(value) for value in (3.0, 1.6, 1.4, 0.8)], draw([-1.5, -1.0]), draw([-1.5])
+
+
+def test_checkpoints_from_elsewhere_are_measured_without_bad_samples(given, tmp_path):
+    path, batch, heldout = given
+    options = {"heldout": heldout, "probe_size": 20, "num_draws": 16}
+    with pytest.raises(FloatingPointError, match=r"sample 0 .* met at step 2"):
+        measure(path, bend, batch, out=tmp_path / "stopped", **options)
+    measure(path, bend, batch, out=tmp_path / "run", non_finite="skip", **options)
+    records = read(tmp_path / "run")
+    assert [r["skipped"]["train"] for r in records] == [[], [], [0], [0, 1]]
+    assert [r["skipped"]["heldout"] for r in records] == [[], [], [0], [0]]
+    # Brute force: the whole path of the others.
+    pick = lambda batch, rows: {name: leaf[rows] for name, leaf in batch.items()}  # noqa: E731
+    probes = [np.random.default_rng([0, side]).permutation(20) for side in (0, 1)]
+    samples = Samples(
+        pick(batch, range(2, 20)),
+        pick(batch, [row for row in probes[0] if row > 1]),
+        pick(heldout, range(1, 20)),
+        pick(heldout, [row for row in probes[1] if row > 0]),
+    )
+    meter = Meter(bend, samples, max_checkpoints=4, num_draws=16)
+    state, found = meter.init(path[0]), {}
+    for before, params in itertools.pairwise([None, *path]):
+        state, found = meter.measure(state, params, before)
+    for name in ("train_loss", "heldout_loss", "lggw", "union_width", "heldout_lggw", "nerc", "population_descent"):
+        assert found[name] == records[-1][name], name
+    # Interrupted between the findings, and with another policy.
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "run", cut)
+    (cut / "report.html").unlink()
+    lines = (cut / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (cut / "metrics.jsonl").write_text("".join(lines[:3]))
+    with pytest.raises(ValueError, match="non_finite"):
+        measure(path, bend, batch, out=cut, resume=True, **options)
+    measure(path, bend, batch, out=cut, non_finite="skip", resume=True, **options)
+    assert read(cut) == records
+
+
+def test_measuring_refuses_what_it_cannot_leave_out(given, tmp_path):
+    path, batch, heldout = given
+    with pytest.raises(ValueError, match='non_finite "stop" or "skip", got \'ignore\''):
+        measure(path, bend, batch, out=tmp_path / "a", non_finite="ignore")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(FloatingPointError, match="got 0 and 0 of the probes and 0 held out"):
+        measure([*path, jnp.float32(-2.0)], bend, batch, heldout, out=tmp_path / "b", num_draws=16, non_finite="skip")
+    assert len(read(tmp_path / "b")) == 4
