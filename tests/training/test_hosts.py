@@ -141,7 +141,7 @@ def test_every_process_reads_its_share_and_follows_the_first():
         np.testing.assert_allclose(one["batch"], alone[0]["batch"], rtol=1e-5)
         np.testing.assert_allclose(one["gram"], alone[0]["gram"], rtol=1e-4, atol=1e-5)
         for name in ("lggw", "union"):
-            np.testing.assert_allclose(one[name], alone[0][name], rtol=1e-4)
+            np.testing.assert_allclose(one[name], alone[0][name], rtol=1e-4, err_msg=name)
     assert several[0]["looks"].count(True) > 2
 
 
