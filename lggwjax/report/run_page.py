@@ -115,11 +115,19 @@ def _done(records: pd.DataFrame, config: Mapping[str, Any]) -> Text:
     about = Text("{english}{text}", "{japanese}").format(
         english=" " if data.get("description") else "", text=data.get("description") or "", japanese=_held_apart(data)
     )
-    values: dict[str, Any] = {"named": named, "num": times, "s": "s" * (times != 1), "about": about}
+    left = num_skipped(records)
+    skipped = EMPTY
+    if any(left):
+        skipped = Text(
+            " Left out on the way, because their loss or gradient was NaN or infinite: {a} samples trained on and {b} "
+            "held out.",
+            "損失か勾配が NaN または無限大になったため、訓練サンプル{a}個とホールドアウト{b}個を途中で除外しました。",
+        ).format(a=left[0], b=left[1])
+    values: dict[str, Any] = {"named": named, "num": times, "s": "s" * (times != 1), "about": about, "skipped": skipped}
     if move_word(config) == "move":
         return Text(
-            "{named} was measured at {num} checkpoint{s} made elsewhere.{about}",
-            "{named}を、別のところで作られた{num}個のチェックポイントで測定しました。{about}",
+            "{named} was measured at {num} checkpoint{s} made elsewhere.{skipped}{about}",
+            "{named}を、別のところで作られた{num}個のチェックポイントで測定しました。{skipped}{about}",
         ).format(**values)
     where = Text(" on {name}", "{name} で").format(name=data["name"]) if data.get("name") else EMPTY
     passes = EMPTY
@@ -134,15 +142,7 @@ def _done(records: pd.DataFrame, config: Mapping[str, Any]) -> Text:
         reuse = Text("over the same samples", "同じサンプルを使って")
     early = unfinished(records, config)
     early = early if early is EMPTY else Text(f" {early.en}", early.ja)
-    left = num_skipped(records)
-    skipped = EMPTY
-    if any(left):
-        skipped = Text(
-            " Left out on the way, because their loss or gradient was NaN or infinite: {a} samples trained on and {b} "
-            "held out.",
-            "損失か勾配が NaN または無限大になったため、訓練サンプル{a}個とホールドアウト{b}個を途中で除外しました。",
-        ).format(a=left[0], b=left[1])
-    values |= {"skipped": skipped, "where": where, "steps": f"{last['step']:,.0f}", "passes": passes, "reuse": reuse}
+    values |= {"where": where, "steps": f"{last['step']:,.0f}", "passes": passes, "reuse": reuse}
     return Text(
         "{named} was trained{where} for {steps} step{more}{passes} {reuse} ({how}), and measured {num} time{s} on the "
         "way.{early}{skipped}{about}",
@@ -247,6 +247,11 @@ def _counts(records: pd.DataFrame, config: Mapping[str, Any]) -> Table:
                 Text("samples left out", "除外したサンプル"),
                 Text("{a} trained on, {b} held out", "訓練{a}個、ホールドアウト{b}個").format(a=left[0], b=left[1]),
                 Text(
+                    "their loss or gradient was NaN or infinite; from then on they are not measured",
+                    "損失か勾配が NaN または無限大になったもの。以後は測定に使わない",
+                )
+                if move_word(config) == "move"
+                else Text(
                     "their loss or gradient was NaN or infinite; from then on they are neither trained on nor measured",
                     "損失か勾配が NaN または無限大になったもの。以後は学習にも測定にも使わない",
                 ),

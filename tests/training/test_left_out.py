@@ -284,6 +284,10 @@ def test_checkpoints_from_elsewhere_are_measured_without_bad_samples(given, tmp_
         state, found = meter.measure(state, params, before)
     for name in ("train_loss", "heldout_loss", "lggw", "union_width", "heldout_lggw", "nerc", "population_descent"):
         assert found[name] == records[-1][name], name
+    page = run_document(tmp_path / "run")
+    assert "2 samples trained on and 1 held out" in page.done.to("en")
+    assert "訓練サンプル2個とホールドアウト1個" in page.done.to("ja")
+    assert "from then on they are not measured" in (tmp_path / "run" / "report.html").read_text()
     # Interrupted between the findings, and with another policy.
     cut = tmp_path / "cut"
     shutil.copytree(tmp_path / "run", cut)
