@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from lggwjax.gradients import engine
 
+MAPS = 15_000
 _COMPILED: list[str] = []
 # Compiling is nearly all of the quick tests' time; the slow ones compile as users do.
 _QUICK_TO_COMPILE = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
@@ -43,6 +45,17 @@ def compilations() -> Callable[[], contextlib.AbstractContextManager[list[str]]]
         found += _COMPILED[before:]
 
     return counted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_are_let_go() -> Iterator[None]:
+    """Each holds some maps of memory, of which a process may have 65,530 on Linux: a thousand slow tests need more."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAPS:
+        jax.clear_caches()
+        engine._engines.clear()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
