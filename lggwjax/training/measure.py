@@ -21,6 +21,7 @@ from lggwjax.training.folder import RunFolder
 from lggwjax.training.left_out import LeftOut, check_enough
 from lggwjax.training.meter import Meter, Record, Samples, example_form
 from lggwjax.training.recorder import Recorder, Subject
+from lggwjax.training.rows import reader
 
 MIN_HELDOUT = 3  # below, the unbiased norms have no error bar
 
@@ -248,12 +249,7 @@ def _samples(
 
 def _parts(data: PyTree, probe_size: int, seed: list[int], left_out: Set[int]) -> tuple[PyTree, PyTree]:
     """All samples but those left out, and those of the probe."""
-    probe = np.random.default_rng(seed).permutation(batch_size(data))[:probe_size]
-    if not left_out:
-        return data, jax.tree.map(lambda leaf: np.asarray(leaf)[probe], data)
-    kept = ~np.isin(np.arange(batch_size(data)), list(left_out))
-    picked = probe[kept[probe]]
-    return (
-        jax.tree.map(lambda leaf: np.asarray(leaf)[kept], data),
-        jax.tree.map(lambda leaf: np.asarray(leaf)[picked], data),
-    )
+    take, num = reader(data), batch_size(data)
+    rows = np.arange(num), np.random.default_rng(seed).permutation(num)[:probe_size]
+    whole, probe = (part[~np.isin(part, list(left_out))] for part in rows)
+    return take(whole) if left_out else data, take(probe)

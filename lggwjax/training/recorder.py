@@ -70,9 +70,12 @@ class Recorder:
             progress: Called with each step and record taken up.
         """
         self._subject, self._folder, self._like, self._checkpoints = subject, folder, like, checkpoints
-        self.left_out = subject.left_out(folder.records)
-        self.clock = Clock()
+        records = folder.records
+        for record in records:
+            self._check_whole(record)
+        self.left_out = subject.left_out(records)
         self._take_up(progress)
+        self.clock = Clock(dict(records[-1]["seconds"]) if records else None)
 
     def _take_up(self, progress: Callable[[int, Record], None] | None = None) -> None:
         """The same numbers come out as are on disk, so none is written."""
@@ -84,21 +87,19 @@ class Recorder:
             return
         for step, params in self._checkpoints():
             if step in records:
-                self._replay(records[step], params)
+                self._path = self._meter.extend(self._path, params)
                 if progress is not None:
                     progress(step, records[step])
             if step >= max(records):
                 break
 
-    def _replay(self, record: Record, params: PyTree) -> None:
+    def _check_whole(self, record: Record) -> None:
         missing = [name for name in ("passes", "lggw", "population_descent", "seconds") if name not in record]
         if missing:
             raise ValueError(
                 f"Expected whole records in {self._folder.path / 'metrics.jsonl'}, got step {record['step']} without "
                 f"{missing[0]}. Restore the file, or start again in another folder."
             )
-        self._path = self._meter.extend(self._path, params)
-        self.clock = Clock(dict(record["seconds"]))
 
     def measure(self, step: int, passes: float | None, params: PyTree, previous: PyTree | None) -> Record:
         """Measure a checkpoint and write its record; where that leaves samples out, the path is made anew first.
@@ -127,9 +128,7 @@ class Recorder:
         points = (params,) if previous is None else (params, previous)
         while True:
             if self.left_out is not None and self._extra != self.left_out.field():
-                clock = self.clock
                 self._take_up()
-                self.clock = clock
             try:
                 self._path, record = self._meter.measure(self._path, params, previous)
             except FloatingPointError as error:
