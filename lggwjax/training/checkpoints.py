@@ -20,15 +20,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from jaxtyping import PyTree
 
 from lggwjax.sharding import place
+from lggwjax.strict import strict_object
 from lggwjax.training.loop import TrainState
 
 PARTS = ("params", "previous", "opt_state")
 _POSITION = "position.json"  # of the iterator of batches, where it tells one
-_MAX_POSITION = 2**24
+_MAX_JSON = 2**24  # bytes
 _SMALL_CHUNK = 1 << 16  # numbers
+_METADATA = ("_sharding", ".zarray", "zarr.json")  # JSON that tensorstore reads
 _SUMS = "sha256.json"  # of every other file of a checkpoint, so that a damaged one is known before it is used
 
 
@@ -108,7 +111,7 @@ def _position(path: Path) -> str | None:
     if not (path / _POSITION).is_file():
         return None
     with (path / _POSITION).open("rb") as file:
-        text = file.read(_MAX_POSITION)
+        text = file.read(_MAX_JSON)
     try:
         json.loads(text)
         return text.decode("utf8")
@@ -192,6 +195,7 @@ def _stored(path: Path) -> dict[str, Any]:
     """Shapes and types of what a checkpoint holds, without reading it."""
     if not path.is_dir():
         raise ValueError(f"Expected a checkpoint at {path}, got no such folder.")
+    _check_json(path)
     with _quiet(), _checkpointer() as reader:
         try:
             metadata = reader.metadata(path).item_metadata
@@ -201,6 +205,32 @@ def _stored(path: Path) -> dict[str, Any]:
         if not isinstance(tree, dict) or not jax.tree.leaves(tree):
             raise ValueError(f"Expected an orbax checkpoint of named arrays at {path}, got a folder without any.")
         return tree
+
+
+def _check_json(path: Path) -> None:
+    """Refuse odd JSON before tensorstore copies it, level by level on a thread's stack: many levels end the process."""
+    for file in path.rglob("*"):
+        if file.name in _METADATA and file.is_file():
+            with file.open("rb") as opened:
+                _check_object(opened.read(_MAX_JSON + 1), f"{str(file)!r:.300}")
+    if (path / "manifest.ocdbt").is_file():
+        try:
+            base = {"driver": "file", "path": f"{path}/"}
+            database = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+            names = [name for name in database.list().result() if name.decode().rpartition("/")[2] in _METADATA]
+            texts = {name.decode(): database.read(name).result().value for name in names}
+        except Exception as error:  # Whatever a broken index provokes.
+            raise ValueError(f"Expected an orbax checkpoint at {path}, got: {_one_line(error)}") from error
+        for name, text in texts.items():
+            _check_object(text, f"{path}, {name!r:.100}")
+
+
+def _check_object(text: bytes, place: str) -> None:
+    if len(text) > _MAX_JSON:
+        raise ValueError(
+            f"Expected at most {_MAX_JSON} bytes of JSON at {place}, got more. Write the checkpoint again."
+        )
+    strict_object(text, place)
 
 
 def _read(path: Path, item: PyTree, found: PyTree, like: PyTree) -> PyTree:
@@ -244,11 +274,12 @@ def _check_chunks(name: str, held: Any, path: Path) -> None:
     """A chunk is expanded whole, whatever the array's shape: one that is larger than the array is no honest one."""
     storage = getattr(held, "storage", None)
     for part in ("chunk_shape", "write_shape"):
-        size = math.prod(getattr(storage, part, None) or ())
-        if size > 2 * math.prod(held.shape) + _SMALL_CHUNK:
+        chunk = getattr(storage, part, None) or ()
+        counted = isinstance(chunk, list | tuple) and all(isinstance(number, int) for number in chunk)
+        if not counted or math.prod(chunk) > 2 * math.prod(held.shape) + _SMALL_CHUNK:
             raise ValueError(
                 f"Expected {name} in chunks of at most its {math.prod(held.shape)} numbers in the checkpoint {path}, "
-                f"got chunks of {size}. Write the checkpoint again."
+                f"got chunks of {chunk!r:.100}. Write the checkpoint again."
             )
 
 

@@ -20,6 +20,8 @@ from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore
 
 from lggwjax.cli import main
 from lggwjax.data import DataSpec, load, write_shards
@@ -67,6 +69,7 @@ class Target:
         writes: Whether it writes, so that the folder beside it is looked after.
         whole: Whether it goes from the files to the page or the arrays; such an input takes long.
         in_memory: Whether it reads bytes, so that no file is written.
+        native: Whether threads of compiled code read, so that Python's count of what is held sees little.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Target:
     writes: bool = False
     whole: bool = False
     in_memory: bool = False
+    native: bool = False
 
     def mutate(self, rng: Random) -> Case:
         """Change one valid input."""
@@ -325,16 +329,45 @@ def _verify(folder: Path, _: Case) -> None:
     checkpoints._verify(folder / "0")
 
 
+_PACKED, _AS_JSON = "0/packed/", ("_METADATA", "_CHECKPOINT_METADATA", "_sharding", "process_0", ".zarray", "zarr.json")
+
+
+def _of_others(*, zarr3: bool) -> Files:
+    with tempfile.TemporaryDirectory() as place:
+        tree = {part: getattr(_state(), part) for part in checkpoints.PARTS}
+        handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=zarr3)
+        with checkpoints._quiet(), ocp.Checkpointer(handler) as writer:
+            writer.save(Path(place) / "0", args=ocp.args.PyTreeSave(tree))
+        return {
+            file.relative_to(place).as_posix(): file.read_bytes()
+            for file in sorted(Path(place).rglob("*"))
+            if file.is_file()
+        }
+
+
 def _foreign() -> list[Case]:
-    files = dict(_checkpoint())
-    del files["0/sha256.json"]
-    as_json = {"0/_METADATA", "0/_CHECKPOINT_METADATA", "0/_sharding", "0/array_metadatas/process_0"}
-    return [Case({name + (".json" if name in as_json else ""): content for name, content in files.items()})]
+    """Without sums: as it is written here, in folders, and as entries that a database is then made of."""
+    folders, ours = _of_others(zarr3=False), dict(_checkpoint())
+    del ours["0/sha256.json"]
+    in_database = {name for name in folders if name.count("/") == 2 and "array_metadatas" not in name}
+    entries = {name.replace("0/", _PACKED, 1) if name in in_database else name: folders[name] for name in folders}
+    entries["0/_METADATA"] = entries["0/_METADATA"].replace(b'"use_ocdbt": false', b'"use_ocdbt": true')
+    return [
+        Case({name + (".json" if name.endswith(_AS_JSON) else ""): content for name, content in files.items()})
+        for files in (ours, folders, _of_others(zarr3=True), entries)
+    ]
 
 
 def _restore(folder: Path, _: Case) -> None:
-    for file in folder.rglob("*.json") if folder.is_dir() else ():  # the suffix says how it was changed
+    for file in [*folder.rglob("*.json")]:  # the suffix says how it was changed
         file.rename(file.with_suffix(""))
+    packed = folder / _PACKED
+    if packed.is_dir():
+        base = {"driver": "file", "path": f"{folder / '0'}/"}
+        database = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+        for file in packed.rglob("*"):
+            if file.is_file():
+                database.write(file.relative_to(packed).as_posix(), file.read_bytes()).result()
     checkpoints.restore(folder, 0, _state())
 
 
@@ -634,7 +667,7 @@ TARGETS: dict[str, Target] = {
         Target("writers", _written, _write_on, 500, 2),
         Target("claims", _claimed, _claims, 300),
         Target("checkpoint sums", _summed, _verify, 300),
-        Target("checkpoint", _foreign, _restore, 50, whole=True),
+        Target("checkpoint", _foreign, _restore, 120, native=True),
         Target("command line", _commands, _command, 300, writes=True),
         Target("page", _runs, _page, 40, writes=True, whole=True),
         Target("drawn page", _runs, _drawn_page, 6, writes=True, whole=True),

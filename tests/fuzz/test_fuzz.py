@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import mmap
 import time
 from collections import Counter
 from pathlib import Path
@@ -46,6 +47,13 @@ def test_what_is_hostile_is_read_or_refused_in_one_line(name: str, tmp_path: Pat
     assert len(outcomes) > 1, "all were refused or all were accepted: nothing was tried"
 
 
+def test_every_kind_of_checkpoint_is_read_before_it_is_changed(tmp_path: Path) -> None:
+    target = TARGETS["checkpoint"]
+    with watching():
+        found = [attempt(target, tmp_path / "x", case).kind for case in target.seeds()]
+    assert found == ["accepted"] * 4
+
+
 def test_ten_thousand_inputs_are_tried() -> None:
     assert sum(target.share for target in TARGETS.values()) >= 10_000
     million = run.split(1_000_000)
@@ -85,6 +93,11 @@ def _allocates(folder: Path, _: Case) -> None:
     np.ones(64 << 20, np.uint8)
 
 
+def _allocates_in_native_code(folder: Path, _: Case) -> None:
+    memory = mmap.mmap(-1, 64 << 20)
+    memory.write(b"1" * (64 << 20))
+
+
 def _allocates_much(folder: Path, _: Case) -> None:
     np.empty(4 << 30, np.uint8)
 
@@ -106,6 +119,7 @@ def _leaves(folder: Path, _: Case) -> None:
         (_tells_a_file_outside, "a file outside holds"),
         (_writes_outside, "was changed"),
         (_allocates, "bytes held"),
+        (_allocates_in_native_code, "bytes held"),
         (_allocates_much, "MemoryError"),
         (_hangs, "more than"),
         (_leaves, "left by"),
@@ -118,7 +132,7 @@ def test_the_watch_sees_what_breaks_the_promise(
     case = Case({"link": LINK + b"../outside/secret.json"})
     with watching(), pytest.raises(Failure, match=said):
         attempt(
-            Target("mutant", lambda: [case], read, writes=True),
+            Target("mutant", lambda: [case], read, writes=True, native=read is _allocates_in_native_code),
             tmp_path / "x",
             case,
             counted=read is not _allocates_much,

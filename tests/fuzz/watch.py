@@ -23,11 +23,12 @@ from tests.fuzz.targets import Case, Target
 SECONDS = 60
 """An input that takes longer hangs."""
 CONSTANT, FACTOR = 24 << 20, 64
-"""Bytes that Python and numpy may hold at once: CONSTANT, and FACTOR a byte of the input; JSON takes some 30 a byte."""
+"""Bytes that may be held at once: CONSTANT, and FACTOR a byte of the input; JSON takes some 30 a byte."""
 LIMIT = 2 << 30
 """What the process may grow by while inputs of one target are tried; asking for more is refused by the system."""
 EVERY = 20
 """Counting what is held makes an input three times as slow: it is done for one in so many; all are under the limit."""
+STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 SECRET = "the-secret-outside"
 
 
@@ -46,7 +47,7 @@ class Outcome:
     Attributes:
         kind: ``accepted``, or the type of the error that refused it.
         seconds: How long it took.
-        allocated: Most bytes that Python and numpy held at once, beyond those before; 0 where it was not counted.
+        allocated: Most bytes that were held at once, beyond those before; 0 where it was not counted.
     """
 
     kind: str
@@ -99,10 +100,8 @@ def watching() -> Iterator[None]:
     """Limit memory, let a warning be an error and keep the library's log quiet as long as inputs are tried."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     logging.disable(logging.CRITICAL)
-    status = Path("/proc/self/status")
-    if status.exists():
-        held = int(status.read_text().split("VmData:")[1].split()[0]) << 10
-        resource.setrlimit(resource.RLIMIT_DATA, (held + LIMIT, before[1]))
+    if STATUS.exists():
+        resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + LIMIT, before[1]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -110,6 +109,35 @@ def watching() -> Iterator[None]:
     finally:
         logging.disable(logging.NOTSET)
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+class Count:
+    """Most bytes held at once inside the block, beyond those before: by Python and numpy, or by the whole process.
+
+    Python's count is finer. It must not end while a thread of compiled code is about to call Python: 3.11 dies of that.
+    """
+
+    def __init__(self, *, native: bool):
+        self.native, self.most = native and PEAK.exists(), 0
+
+    def __enter__(self) -> Count:
+        if self.native:
+            PEAK.write_text("5")  # the peak is what is held now
+            self.before = _status("VmHWM")
+        else:
+            tracemalloc.start(1)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.native:
+            self.most = _status("VmHWM") - self.before
+        else:
+            self.most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+
+
+def _status(name: str) -> int:
+    return int(STATUS.read_text().split(f"{name}:")[1].split()[0]) << 10
 
 
 def attempt(target: Target, place: Path, case: Case, *, counted: bool = True) -> Outcome:
@@ -123,12 +151,10 @@ def attempt(target: Target, place: Path, case: Case, *, counted: bool = True) ->
         write(place, case.files)
     before = outside(place) if target.writes else {}
     size = sum(map(len, case.files.values())) + sum(map(len, case.words))
-    said = io.StringIO()
-    if counted:
-        tracemalloc.start(1)
-    start = time.perf_counter()
+    said, start = io.StringIO(), time.perf_counter()
+    count = Count(native=target.native) if counted else contextlib.nullcontext()
     try:
-        with alarm(SECONDS), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with count, alarm(SECONDS), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             target.run(place / "in", case)
         kind = "accepted"
     except Hang:
@@ -144,8 +170,7 @@ def attempt(target: Target, place: Path, case: Case, *, counted: bool = True) ->
     except Exception as error:
         raise Failure(f"{target.name}: {type(error).__name__}: {str(error)[:300]}") from error
     finally:
-        seconds, allocated = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        seconds, allocated = time.perf_counter() - start, getattr(count, "most", 0)
     if allocated > CONSTANT + FACTOR * size:
         raise Failure(f"{target.name}: {allocated} bytes held for an input of {size}")
     if target.writes and outside(place) != before:

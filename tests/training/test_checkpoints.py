@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore
 
 from lggwjax.training import checkpoints
 from lggwjax.training.loop import TrainSpec, TrainState, initial_state, train
@@ -254,11 +255,52 @@ def test_every_bit_that_is_flipped_is_noticed(tmp_path: Path) -> None:
 LIKE = {"params": {"a": jnp.arange(3.0)}, "state": {}}
 
 
-def foreign(path: Path) -> Path:
-    """A checkpoint that another program wrote, one array a folder."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as writer:
+def foreign(path: Path, *, ocdbt: bool = False, zarr3: bool = False) -> Path:
+    """A checkpoint that another program wrote, one array a folder or all in one database."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=ocdbt, use_zarr3=zarr3)) as writer:
         writer.save(path, args=ocp.args.PyTreeSave(LIKE))
     return path
+
+
+def database(path: Path) -> tensorstore.KvStore:
+    """What lies in the database of a checkpoint."""
+    return tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{path}/"}}).result()
+
+
+@pytest.mark.parametrize("ocdbt", [False, True])
+@pytest.mark.parametrize("zarr3", [False, True])
+@pytest.mark.parametrize("levels", [65, 100_000])
+def test_metadata_of_many_levels_is_refused_before_it_overflows_a_stack(
+    tmp_path: Path, ocdbt: bool, zarr3: bool, levels: int
+) -> None:
+    place, name = foreign(tmp_path / "0", ocdbt=ocdbt, zarr3=zarr3), f"params.a/{'zarr.json' if zarr3 else '.zarray'}"
+    assert checkpoints.read_params(place, LIKE)["params"]["a"].tolist() == [0.0, 1.0, 2.0]
+    text = database(place).read(name).result().value if ocdbt else (place / name).read_bytes()
+    text = text[:-1] + b', "attributes": {"x": ' + b"[" * levels + b"]" * levels + b"}}"
+    if ocdbt:
+        database(place).write(name, text).result()
+    else:
+        (place / name).write_bytes(text)
+    with pytest.raises(ValueError, match=rf"Expected strict JSON at .*{name}") as caught:
+        checkpoints.read_params(place, LIKE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sharding_of_many_levels_is_refused_too(tmp_path: Path) -> None:
+    (foreign(tmp_path / "0") / "_sharding").write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(ValueError, match=r"Expected strict JSON at .*_sharding"):
+        checkpoints.read_params(tmp_path / "0", LIKE)
+
+
+@pytest.mark.parametrize("chunks", ["x", [3.0], ["3"], {"a": 3}, [[3]]])
+def test_chunks_that_are_no_numbers_are_refused(tmp_path: Path, chunks: Any) -> None:
+    file = foreign(tmp_path / "0") / "_METADATA"
+    held = json.loads(file.read_text())
+    held["tree_metadata"]["('params', 'a')"]["value_metadata"]["write_shape"] = chunks
+    file.write_text(json.dumps(held))
+    with pytest.raises(ValueError, match="in chunks of at most") as caught:
+        checkpoints.read_params(tmp_path / "0", LIKE)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +308,7 @@ def foreign(path: Path) -> Path:
     [
         ("chunks", [10**10], "params/a in chunks of at most its 3 numbers"),
         ("shape", [10**12], r"params/a of float32\[3\]"),
-        ("shape", [10**30], "an orbax checkpoint"),
+        ("shape", [10**30], "Expected strict JSON"),
     ],
 )
 def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path, field: str, value: Any, said: str) -> None:
