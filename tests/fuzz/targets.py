@@ -67,7 +67,7 @@ class Target:
         weight: Part of what is left over of a million; a quick target has a large one.
         errors: What it may raise.
         writes: Whether it writes, so that the folder beside it is looked after.
-        whole: Whether it goes from the files to the page or the arrays; such an input takes long.
+        whole: Whether it goes from the files to the page; such an input takes long.
         in_memory: Whether it reads bytes, so that no file is written.
         native: Whether threads of compiled code read, so that Python's count of what is held sees little.
     """
