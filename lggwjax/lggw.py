@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
-from lggwjax.gradients.gram import cloud_gram, gradient_gram, path_grams
+from lggwjax.gradients.gram import cloud_gram, cloud_points, gradient_gram, path_grams
 from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import Layout, stream_layout
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
@@ -22,7 +22,7 @@ from lggwjax.gradients.signed import signed_mean_norms
 from lggwjax.planner import forecast_if_logged, prefers_gram
 from lggwjax.sharding import for_directions, gathered, num_shares
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
-from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, is_narrow
+from lggwjax.widths.factor import Factor, ancestor_matrix, factor_gram, factor_moved_gram, factor_points, is_narrow
 from lggwjax.widths.finite import (
     DRAWS_PER_BLOCK,
     Sampler,
@@ -334,11 +334,16 @@ def _union_width(
         draws = int(num_draws)
     shares = num_shares(problem.mesh)
     if needs_gram or prefers_gram(problem.engine, problem.num_samples, length, draws, chunk_size, max_memory, shares):
-        gram = cloud_gram(problem, path, batch, chunk_size, max_memory)
-        require_finite("inner products of gradients", gram)
-        factor = factor_gram(gram)
+        points = cloud_points(problem, path, batch, chunk_size, max_memory)
+        if points is None:
+            gram = cloud_gram(problem, path, batch, chunk_size, max_memory)
+            require_finite("inner products of gradients", gram)
+            factor = factor_gram(gram)
+        else:
+            require_finite("gradients", points)
+            factor = factor_points(points)
         # Gradients that hardly differ: float32 has lost their distances to their norms, and subtracting comes first.
-        if needs_gram or not is_narrow(factor, gram.dtype):
+        if needs_gram or not is_narrow(factor, factor.rows.dtype):
             return width_from_factor(key, factor, num_draws=num_draws, tolerance=tolerance, sampler=sampler)
     problem = problem._replace(mesh=for_directions(problem.mesh, problem.num_samples))
     shares = num_shares(problem.mesh)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from lggwjax.gradients.engine import Problem, pose
 from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import Layout, gram_layout, path_layout
-from lggwjax.gradients.products import cross_gram, path_products
+from lggwjax.gradients.products import cross_gram, gradient_rows, path_products
 from lggwjax.gradients.selection import LossFn, Selection, Wrt
 from lggwjax.sharding import gathered, num_shares
 
@@ -95,6 +95,43 @@ def cloud_gram(
         return _cloud_gram(problem, path, batch, layout._replace(chunk_size=size, keep=layout.keep and size == first))
 
     return halving(measure, first)
+
+
+def cloud_points(
+    problem: Problem, path: Iterable[PyTree], batch: PyTree, chunk_size: int | None, max_memory: int | None
+) -> Float[Array, "N p"] | None:
+    """The gradients of all samples at all checkpoints, where their coordinates are fewer than they themselves.
+
+    Their Gram matrix is then larger than they are and has no full rank: what rounding leaves of the rest would be taken
+    for coordinates, and move the draws from one number of devices to another.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        path: T checkpoints.
+        batch: n examples.
+        chunk_size: Examples differentiated at once, or None.
+        max_memory: Bytes, or None.
+
+    Returns:
+        N = T n gradients, checkpoint by checkpoint; None where there are not so many.
+    """
+    held, mesh = problem.engine.held, problem.mesh
+    num_points = problem.num_samples * sum(1 for _ in path)
+    if not more_points_than_coordinates(problem, num_points):
+        return None
+    layout = gram_layout(problem.engine, num_points, chunk_size, max_memory, num_shares(mesh))
+
+    def measure(size: int) -> Float[Array, "N p"]:
+        blocks = _Blocks(problem, path, batch, size)
+        return jnp.concatenate([gathered(gradient_rows(held, arrays), mesh, count) for _, count, arrays in blocks])
+
+    return halving(measure, min(layout.chunk_size, problem.num_samples))
+
+
+def more_points_than_coordinates(problem: Problem, num_points: int) -> bool:
+    """Whether so many gradients, one of them taken as the origin, are more than their coordinates."""
+    size = sum(item.size for item in problem.engine.held)
+    return 0 < size < num_points - 1
 
 
 def _cloud_gram(problem: Problem, path: Iterable[PyTree], batch: PyTree, layout: Layout) -> Float[Array, "N N"]:

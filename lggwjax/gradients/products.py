@@ -451,12 +451,25 @@ def compact(held: tuple[Held, ...], arrays: list[Array]) -> list[Array]:
     for item in held:
         if stays_factored(item.product):
             raw += [place for place in item.places if place not in raw]
-    rows = [
-        arrays[item.places[0]] if item.product is None else _rows(item.product, item.operands(arrays))
-        for item in held
-        if not stays_factored(item.product)
-    ]
+    rows = [_leaf_rows(item, arrays) for item in held if not stays_factored(item.product)]
     return [arrays[place] for place in raw] + rows
+
+
+def gradient_rows(held: tuple[Held, ...], arrays: list[Array]) -> Float[Array, "n p"]:
+    """All coordinates of one chunk's gradients, where these are fewer than their inner products.
+
+    Args:
+        held: What the factors are, from the engine.
+        arrays: Arrays of one pass; n samples.
+
+    Returns:
+        One gradient a row; no columns for leaves that the loss does not use.
+    """
+    return jnp.concatenate([_leaf_rows(item, arrays) for item in held], axis=1)
+
+
+def _leaf_rows(item: Held, arrays: list[Array]) -> Float[Array, "n q"]:
+    return arrays[item.places[0]] if item.product is None else _rows(item.product, item.operands(arrays))
 
 
 @partial(jax.jit, static_argnames="product")

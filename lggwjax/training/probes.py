@@ -10,15 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from lggwjax.gradients.engine import Problem
-from lggwjax.gradients.gram import is_short_step, joined, trimmed
+from lggwjax.gradients.gram import is_short_step, joined, more_points_than_coordinates, trimmed
 from lggwjax.gradients.halving import halving
-from lggwjax.gradients.products import compact, compact_held, cross_gram, pair_products
+from lggwjax.gradients.products import compact, compact_held, cross_gram, gradient_rows, pair_products
 from lggwjax.gradients.projections import distances, project_factors
 from lggwjax.gradients.sketch import NUM_GROUPS, sketch_factors
 from lggwjax.lggw import estimate_nerc, signed_norms
 from lggwjax.sharding import gathered
 from lggwjax.widths.estimate import Estimate, Moments, WidthEstimate
-from lggwjax.widths.factor import ancestor_matrix, factor_gram, factor_moved_gram
+from lggwjax.widths.factor import ancestor_matrix, factor_gram, factor_moved_gram, factor_points
 from lggwjax.widths.finite import width_from_factor
 from lggwjax.widths.sketched import SketchedExtremes, SketchedWidth, update_sketched, width_from_sketched
 from lggwjax.widths.streamed import RunningExtremes, update_extremes, width_from_extremes
@@ -94,12 +94,19 @@ class Probe:
         if path.exact is None:
             longer = self._sketch(longer, arrays)
             state = longer.key, longer.sketched, longer.signed_suprema, longer.largest_trace
-            return longer, _sketched_widths(state, gram)
+            return longer, _sketched_widths(state, gram, self._cloud(arrays))
         if path.extremes is not None:
             longer = self._project(longer, arrays)
         exact = self._grow(path.exact, params, arrays)
         longer = replace(longer, exact=exact)
-        return longer, self._exact_widths(longer, exact, gram)
+        return longer, self._exact_widths(longer, exact, gram, self._cloud(arrays))
+
+    def _cloud(self, arrays: list[Array]) -> Float[Array, "n p"] | None:
+        """The gradients themselves where they are more than their coordinates, see `cloud_points`."""
+        num = self.problem.num_samples
+        if not more_points_than_coordinates(self.problem, num):
+            return None
+        return gathered(gradient_rows(self.problem.engine.held, arrays), self.problem.mesh, num)
 
     def _factors(self, params: PyTree) -> list[Array]:
         """One pass over the probe."""
@@ -151,10 +158,11 @@ class Probe:
         seen = update_sketched(path.sketched, jax.random.fold_in(path.key, 2), point)
         return replace(path, first=first, sketched=seen)
 
-    def _exact_widths(self, path: ProbePath, exact: ExactPath, gram: Float[Array, "n n"]) -> ProbeWidths:
+    def _exact_widths(self, path: ProbePath, exact: ExactPath, gram: Float[Array, "n n"], points) -> ProbeWidths:
         draws = jnp.asarray(self.num_draws, jnp.int32)
         ancestors = ancestor_matrix(exact.references, self.capacity)
-        found = _path_widths(path.key, exact.grams, ancestors, gram, path.signed_suprema, path.largest_trace, draws)
+        signed = path.signed_suprema, path.largest_trace
+        found = _path_widths(path.key, exact.grams, ancestors, gram, points, *signed, draws)
         if path.extremes is None:
             return found
         return replace(found, union=_union_width(path.extremes, self.capacity * gram.shape[0]))
@@ -227,7 +235,7 @@ _union_width = jax.jit(
 
 
 @jax.jit
-def _path_widths(key, grams, ancestors, gram, signed_suprema, largest_trace, num_draws) -> ProbeWidths:
+def _path_widths(key, grams, ancestors, gram, points, signed_suprema, largest_trace, num_draws) -> ProbeWidths:
     """All that follows from the Gram matrices; shapes are those of the full path, so it is compiled once."""
     keys = [jax.random.fold_in(key, index) for index in range(2, 5)]
     each = jax.vmap(lambda one: factor_moved_gram(one, ancestors))(grams)
@@ -235,26 +243,27 @@ def _path_widths(key, grams, ancestors, gram, signed_suprema, largest_trace, num
         stacked=width_from_factor(keys[0], factor_moved_gram(grams.mean(0), ancestors), num_draws=num_draws),
         single=width_from_factor(keys[1], each, num_draws=num_draws),
         union=None,
-        **_of_cloud(keys[2], gram, signed_suprema, largest_trace, num_draws),
+        **_of_cloud(keys[2], gram, points, signed_suprema, largest_trace, num_draws),
     )
 
 
 @jax.jit
-def _sketched_widths(path_state, gram: Float[Array, "n n"]) -> ProbeWidths:
+def _sketched_widths(path_state, gram: Float[Array, "n n"], points) -> ProbeWidths:
     key, sketched, signed_suprema, largest_trace = path_state
     draws = jnp.asarray(len(signed_suprema), jnp.int32)
     return ProbeWidths(
         stacked=width_from_sketched(sketched),
         single=None,
         union=None,
-        **_of_cloud(jax.random.fold_in(key, 4), gram, signed_suprema, largest_trace, draws),
+        **_of_cloud(jax.random.fold_in(key, 4), gram, points, signed_suprema, largest_trace, draws),
     )
 
 
-def _of_cloud(key, gram, signed_suprema, largest_trace, num_draws) -> dict[str, Any]:
+def _of_cloud(key, gram, points, signed_suprema, largest_trace, num_draws) -> dict[str, Any]:
+    factor = factor_gram(gram) if points is None else factor_points(points)
     signed = Moments.empty(dtype=gram.dtype).add(signed_suprema, jnp.ones_like(signed_suprema))
     return {
-        "cloud": width_from_factor(key, factor_gram(gram), num_draws=num_draws),
+        "cloud": width_from_factor(key, factor, num_draws=num_draws),
         "nerc": estimate_nerc(signed, largest_trace, gram.shape[0], num_draws),
         "gradient_rms": jnp.sqrt(jnp.trace(gram) / gram.shape[0]),
     }
