@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lggwjax.gradients.engine import Problem, pose
-from lggwjax.gradients.gram import cloud_gram, cloud_points, gradient_gram, path_grams
+from lggwjax.gradients.gram import cloud_gram, cloud_points, gradient_gram, path_grams, path_points
 from lggwjax.gradients.halving import halving
 from lggwjax.gradients.layout import Layout, stream_layout
 from lggwjax.gradients.projections import distances, project_by_jvp, project_factors
@@ -131,6 +131,12 @@ def lggw(
 def _path_factor(kind, loss_fn, path, batch, wrt, chunk_size, max_memory=None, self_check=True) -> Factor:
     """Coordinates of the stacked set, or of each sample's own set."""
     _warn_if_one(path, kind)
+    if kind == "single":
+        problem = pose(loss_fn, next(iter(path)), batch, wrt, self_check=self_check)
+        points = path_points(problem, path, batch, chunk_size, max_memory)
+        if points is not None:
+            require_finite("gradients (sample, checkpoint, coordinate)", points)
+            return jax.vmap(factor_points)(points)
     grams, references = path_grams(
         loss_fn, path, batch, wrt=wrt, chunk_size=chunk_size, max_memory=max_memory, self_check=self_check
     )

@@ -95,14 +95,32 @@ def _few(params, example):
 
 
 @eight
-@pytest.mark.parametrize("seed", range(6))
-def test_of_more_points_than_parameters_the_draws_are_the_same(seed):
+@pytest.mark.parametrize("kind", ["union", "single"])
+def test_of_more_points_than_parameters_the_draws_are_the_same(kind):
     """The Gram matrix has no full rank: coordinates made of its rounding would differ from device to device."""
-    rng = np.random.default_rng(seed)
-    batch = {"x": rng.normal(size=(64, 6)).astype(np.float32), "y": rng.normal(size=64).astype(np.float32)}
-    params = jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)
-    width = lambda b: lggwjax.lggw(KEY, _few, [params, 0.9 * params], b, "union", num_draws=64)  # noqa: E731
-    _close(width(batch).value, np.asarray(width(jax.device_put(batch, jax.devices()[0])).value))
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(24, 3)).astype(np.float32), "y": rng.normal(size=24).astype(np.float32)}
+    path = [jnp.asarray(rng.normal(size=(2, 3)), jnp.float32) for _ in range(12)]
+    width = lambda b: lggwjax.lggw(KEY, _few, path, b, kind, num_draws=64).value  # noqa: E731
+    _close(width(batch), np.asarray(width(jax.device_put(batch, jax.devices()[0]))))
+
+
+@eight
+def test_a_meter_of_few_parameters_measures_the_same():
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(24, 3)).astype(np.float32), "y": rng.normal(size=24).astype(np.float32)}
+    path = [jnp.asarray(rng.normal(size=(2, 3)), jnp.float32) for _ in range(9)]
+    records = []
+    for devices in (1, 8):
+        meter = Meter(_few, Samples(data, data), max_checkpoints=9, num_draws=64)
+        placed = [shard_parameters(params, device_mesh(devices)) for params in path]
+        state, before = meter.init(placed[0]), None
+        for params in placed:
+            state, record = meter.measure(state, params, before)
+            before = params
+        records.append(record)
+    for name in ("lggw", "single_width", "union_width", "cloud_width", "nerc"):
+        _close(records[1][name]["value"], np.asarray(records[0][name]["value"]))
 
 
 @eight

@@ -128,6 +128,36 @@ def cloud_points(
     return halving(measure, min(layout.chunk_size, problem.num_samples))
 
 
+def path_points(
+    problem: Problem, path: Iterable[PyTree], batch: PyTree, chunk_size: int | None, max_memory: int | None
+) -> Float[Array, "n T p"] | None:
+    """Each sample's gradients along a path, where their coordinates are fewer than they; see :func:`cloud_points`.
+
+    Args:
+        problem: From :func:`lggwjax.gradients.engine.pose`.
+        path: T checkpoints.
+        batch: n examples.
+        chunk_size: Samples whose gradients at all T checkpoints are held at once, or None.
+        max_memory: Bytes, or None.
+
+    Returns:
+        T gradients a sample; None where there are not so many.
+    """
+    held, mesh, length = problem.engine.held, problem.mesh, sum(1 for _ in path)
+    if not more_points_than_coordinates(problem, length):
+        return None
+    layout = path_layout(problem.engine, problem.num_samples, length, chunk_size, max_memory, num_shares(mesh))
+
+    def measure(size: int) -> Float[Array, "n T p"]:
+        parts = []
+        for _, count, chunk in problem.chunks(batch, size):
+            steps = [gradient_rows(held, problem.factors(params, chunk)) for params in path]
+            parts.append(jnp.stack([gathered(step, mesh, count) for step in steps], axis=1))
+        return jnp.concatenate(parts)
+
+    return halving(measure, layout.chunk_size)
+
+
 def more_points_than_coordinates(problem: Problem, num_points: int) -> bool:
     """Whether so many gradients, one of them taken as the origin, are more than their coordinates."""
     size = sum(item.size for item in problem.engine.held)

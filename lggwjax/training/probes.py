@@ -94,19 +94,18 @@ class Probe:
         if path.exact is None:
             longer = self._sketch(longer, arrays)
             state = longer.key, longer.sketched, longer.signed_suprema, longer.largest_trace
-            return longer, _sketched_widths(state, gram, self._cloud(arrays))
+            return longer, _sketched_widths(state, (gram, self._rows(arrays, num)))
         if path.extremes is not None:
             longer = self._project(longer, arrays)
         exact = self._grow(path.exact, params, arrays)
         longer = replace(longer, exact=exact)
-        return longer, self._exact_widths(longer, exact, gram, self._cloud(arrays))
+        return longer, self._exact_widths(longer, exact, gram, self._rows(arrays, num))
 
-    def _cloud(self, arrays: list[Array]) -> Float[Array, "n p"] | None:
-        """The gradients themselves where they are more than their coordinates, see `cloud_points`."""
-        num = self.problem.num_samples
-        if not more_points_than_coordinates(self.problem, num):
+    def _rows(self, arrays: list[Array], num_points: int) -> Float[Array, "n p"] | None:
+        """The gradients themselves where so many have fewer coordinates, see `cloud_points`."""
+        if not more_points_than_coordinates(self.problem, num_points):
             return None
-        return gathered(gradient_rows(self.problem.engine.held, arrays), self.problem.mesh, num)
+        return gathered(gradient_rows(self.problem.engine.held, arrays), self.problem.mesh, self.problem.num_samples)
 
     def _factors(self, params: PyTree) -> list[Array]:
         """One pass over the probe."""
@@ -122,8 +121,10 @@ class Probe:
         held = self.problem.engine.held
         new, compacted = compact(held, arrays), compact_held(held)
         leaves, last = self.problem.selection.split(params)[0], len(path.steps)
+        rows = self._rows(arrays, self.capacity)
         if path.previous is None or path.reference is None:
-            return replace(path, steps=(new,), references=(0,), previous=leaves, reference=leaves)
+            points = None if rows is None else jnp.repeat(rows[:, None], self.capacity, axis=1)
+            return replace(path, steps=(new,), references=(0,), previous=leaves, reference=leaves, points=points)
         reference, of_reference = path.references[-1], path.reference
         if is_short_step(leaves, path.previous, of_reference):
             reference, of_reference = last - 1, path.previous
@@ -134,7 +135,8 @@ class Probe:
             products = pair_products(compacted, *earlier, new, steps[reference])
             row = gathered(products, self.problem.mesh, self.problem.num_samples)
             grams = grams.at[:, index, last].set(row).at[:, last, index].set(row)
-        return ExactPath(grams, steps, references, leaves, of_reference)
+        points = path.points if path.points is None or rows is None else path.points.at[:, last].set(rows)
+        return ExactPath(grams, steps, references, leaves, of_reference, points)
 
     def _project(self, path: ProbePath, arrays: list[Array]) -> ProbePath:
         """Take the gradients of this checkpoint into the union, relative to the first sample's at the first."""
@@ -158,11 +160,11 @@ class Probe:
         seen = update_sketched(path.sketched, jax.random.fold_in(path.key, 2), point)
         return replace(path, first=first, sketched=seen)
 
-    def _exact_widths(self, path: ProbePath, exact: ExactPath, gram: Float[Array, "n n"], points) -> ProbeWidths:
+    def _exact_widths(self, path: ProbePath, exact: ExactPath, gram: Float[Array, "n n"], cloud) -> ProbeWidths:
         draws = jnp.asarray(self.num_draws, jnp.int32)
         ancestors = ancestor_matrix(exact.references, self.capacity)
         signed = path.signed_suprema, path.largest_trace
-        found = _path_widths(path.key, exact.grams, ancestors, gram, points, *signed, draws)
+        found = _path_widths(path.key, (exact.grams, exact.points), ancestors, (gram, cloud), *signed, draws)
         if path.extremes is None:
             return found
         return replace(found, union=_union_width(path.extremes, self.capacity * gram.shape[0]))
@@ -178,6 +180,8 @@ class ExactPath:
         references: For each checkpoint the one it is taken relative to.
         previous: Coordinates of the last checkpoint.
         reference: Coordinates of its reference.
+        points: The gradients where the path may have more of them than coordinates, the first beyond the path; or None.
+            Shape (n, capacity, p).
     """
 
     grams: Float[Array, "n T T"]
@@ -185,6 +189,7 @@ class ExactPath:
     references: tuple[int, ...] = ()
     previous: list[Array] | None = None
     reference: list[Array] | None = None
+    points: Float[Array, "n T p"] | None = None
 
 
 @dataclass(frozen=True)
@@ -235,31 +240,34 @@ _union_width = jax.jit(
 
 
 @jax.jit
-def _path_widths(key, grams, ancestors, gram, points, signed_suprema, largest_trace, num_draws) -> ProbeWidths:
+def _path_widths(key, path, ancestors, cloud, signed_suprema, largest_trace, num_draws) -> ProbeWidths:
     """All that follows from the Gram matrices; shapes are those of the full path, so it is compiled once."""
     keys = [jax.random.fold_in(key, index) for index in range(2, 5)]
-    each = jax.vmap(lambda one: factor_moved_gram(one, ancestors))(grams)
+    grams, points = path
+    by_gram = jax.vmap(lambda one: factor_moved_gram(one, ancestors))
+    each = by_gram(grams) if points is None else jax.vmap(factor_points)(points)
     return ProbeWidths(
         stacked=width_from_factor(keys[0], factor_moved_gram(grams.mean(0), ancestors), num_draws=num_draws),
         single=width_from_factor(keys[1], each, num_draws=num_draws),
         union=None,
-        **_of_cloud(keys[2], gram, points, signed_suprema, largest_trace, num_draws),
+        **_of_cloud(keys[2], cloud, signed_suprema, largest_trace, num_draws),
     )
 
 
 @jax.jit
-def _sketched_widths(path_state, gram: Float[Array, "n n"], points) -> ProbeWidths:
+def _sketched_widths(path_state, cloud) -> ProbeWidths:
     key, sketched, signed_suprema, largest_trace = path_state
     draws = jnp.asarray(len(signed_suprema), jnp.int32)
     return ProbeWidths(
         stacked=width_from_sketched(sketched),
         single=None,
         union=None,
-        **_of_cloud(jax.random.fold_in(key, 4), gram, points, signed_suprema, largest_trace, draws),
+        **_of_cloud(jax.random.fold_in(key, 4), cloud, signed_suprema, largest_trace, draws),
     )
 
 
-def _of_cloud(key, gram, points, signed_suprema, largest_trace, num_draws) -> dict[str, Any]:
+def _of_cloud(key, cloud, signed_suprema, largest_trace, num_draws) -> dict[str, Any]:
+    gram, points = cloud
     factor = factor_gram(gram) if points is None else factor_points(points)
     signed = Moments.empty(dtype=gram.dtype).add(signed_suprema, jnp.ones_like(signed_suprema))
     return {

@@ -128,6 +128,15 @@ def test_agrees_with_the_path_measured_at_once(walked):
     assert float(found.gradient_rms) == pytest.approx(float(jnp.sqrt((cloud**2).sum(1).mean())), rel=1e-4)
 
 
+def test_of_more_checkpoints_than_parameters_the_gradients_are_kept():
+    path = [PATH[index % CAPACITY] * (1 + 0.1 * index) for index in range(DIM + 4)]
+    state, found = _walk(_probe(capacity=DIM + 5), path)
+    assert state.exact.points.shape == (NUM, DIM + 5, DIM)
+    whole = lggw(jax.random.fold_in(jax.random.key(0), 3), loss, path, BATCH, kind="single", num_draws=512)
+    assert float(found[-1].single.value) == pytest.approx(float(whole.value), rel=1e-5)
+    assert _walk(_probe())[0].exact.points is None
+
+
 def test_widths_of_a_growing_path_never_fall(walked):
     for name in ("stacked", "single", "union", "nerc"):
         values = np.array([float(getattr(widths, name).value) for widths in walked[1]])
