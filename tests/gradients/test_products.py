@@ -222,9 +222,13 @@ def test_squared_distances_of_near_checkpoints_are_right():
     exact = _double_rows(path)
     truth = np.square(exact - exact[0]).sum(2).mean(1)
     found = np.asarray(path_grams(wide_loss, path, WIDE_BATCH).grams, np.float64).mean(0)
-    np.testing.assert_allclose(np.diagonal(found)[1:], truth[1:], rtol=1e-4)
+    # Each gradient has errors of single precision, relative to itself; a squared distance has twice their sum.
+    norm, eps = np.sqrt(np.square(exact[0]).sum(1).mean()), np.finfo(np.float32).eps
+    allowed = 4 * eps * norm / np.sqrt(truth[1:].min())
+    assert allowed < 1e-2  # Gram matrices of the gradients themselves are off by more than that, see below
+    np.testing.assert_allclose(np.diagonal(found)[1:], truth[1:], rtol=allowed)
     apart = found[1, 1] + found[2, 2] - 2 * found[1, 2]
-    assert apart == pytest.approx(np.square(exact[1] - exact[2]).sum(1).mean(), rel=1e-4)
+    assert apart == pytest.approx(np.square(exact[1] - exact[2]).sum(1).mean(), rel=allowed)
 
 
 def test_gram_matrices_of_the_gradients_themselves_would_not_do():

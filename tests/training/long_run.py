@@ -91,7 +91,8 @@ def look(folder: Path, num: int) -> dict[str, Any]:
             jax.grad(lambda p: jax.vmap(loss, (None, 0))(p, train).mean())(params),
         )
     )
-    memory, early, warm = np.zeros(num, np.int64), 0, 0  # a growing list would be found as growth
+    # A growing list, or zeros whose pages are only taken when they are written, would be found as growth.
+    memory, early, warm = np.ones(num, np.int64), 0, 0
     start = time.perf_counter()
     with RunFolder.open(folder, {"looks": num}) as writer:
         monitor = Monitor(
