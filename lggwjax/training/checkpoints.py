@@ -209,28 +209,30 @@ def _stored(path: Path) -> dict[str, Any]:
 
 def _check_json(path: Path) -> None:
     """Refuse odd JSON before tensorstore copies it, level by level on a thread's stack: many levels end the process."""
+    for name, text in _metadata(path):
+        where = f"{str(path / name)!r:.300}"
+        if len(text) > _MAX_JSON:
+            raise ValueError(
+                f"Expected at most {_MAX_JSON} bytes of JSON at {where}, got more. Write the checkpoint again."
+            )
+        strict_object(text, where)
+
+
+def _metadata(path: Path) -> Iterator[tuple[str, bytes]]:
+    """What tensorstore reads as JSON, in files and in a database of many small ones."""
     for file in path.rglob("*"):
         if file.name in _METADATA and file.is_file():
             with file.open("rb") as opened:
-                _check_object(opened.read(_MAX_JSON + 1), f"{str(file)!r:.300}")
+                yield str(file.relative_to(path)), opened.read(_MAX_JSON + 1)
     if (path / "manifest.ocdbt").is_file():
+        base = {"driver": "file", "path": f"{path}/"}
         try:
-            base = {"driver": "file", "path": f"{path}/"}
             database = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
-            names = [name for name in database.list().result() if name.decode().rpartition("/")[2] in _METADATA]
-            texts = {name.decode(): database.read(name).result().value for name in names}
+            for name in (name.decode() for name in database.list().result()):
+                if name.rpartition("/")[2] in _METADATA:
+                    yield name, database.read(name).result().value
         except Exception as error:  # Whatever a broken index provokes.
             raise ValueError(f"Expected an orbax checkpoint at {path}, got: {_one_line(error)}") from error
-        for name, text in texts.items():
-            _check_object(text, f"{path}, {name!r:.100}")
-
-
-def _check_object(text: bytes, place: str) -> None:
-    if len(text) > _MAX_JSON:
-        raise ValueError(
-            f"Expected at most {_MAX_JSON} bytes of JSON at {place}, got more. Write the checkpoint again."
-        )
-    strict_object(text, place)
 
 
 def _read(path: Path, item: PyTree, found: PyTree, like: PyTree) -> PyTree:
