@@ -65,16 +65,22 @@ def state_bytes(state: Any) -> int:
     return sum(map(state_bytes, vars(state).values())) if hasattr(state, "__dataclass_fields__") else 0
 
 
-def slope(values: np.ndarray) -> dict[str, float]:
-    """Bytes a look, by a line through the means of blocks once all has settled, with its standard error."""
-    settled = values[int(SETTLED * len(values)) :].astype(float)
-    parts = np.array_split(settled, BLOCKS)
-    means, width = np.array([part.mean() for part in parts]), len(settled) / BLOCKS
-    x = np.arange(BLOCKS) * width
-    x -= x.mean()
-    found = float(x @ means / (x @ x))
-    left = means - means.mean() - found * x
-    return {"bytes_per_look": found, "stderr": float(np.sqrt(left @ left / (BLOCKS - 2) / (x @ x)))}
+def slope(values: np.ndarray) -> dict[str, Any]:
+    """Bytes a look, with their standard error, beside bytes for each doubling of the looks, once all has settled.
+
+    Allocators, and whatever keeps the largest size it met, grow when a record is broken. That happens ever more rarely,
+    about once for each doubling; what leaks grows with the looks themselves. Means of blocks are fitted by both.
+    """
+    start = int(SETTLED * len(values))
+    parts = np.array_split(np.arange(start, len(values)), BLOCKS)
+    means = np.array([values[part].astype(float).mean() for part in parts])
+    looks = np.array([part.mean() + 1 for part in parts])
+    design = np.stack([looks - looks.mean(), np.log2(looks), np.ones(BLOCKS)], axis=1)
+    found, *_ = np.linalg.lstsq(design, means, rcond=None)
+    left = means - design @ found
+    stderr = np.sqrt(left @ left / (BLOCKS - 3) * np.linalg.inv(design.T @ design)[0, 0])
+    slopes = {"bytes_per_look": float(found[0]), "stderr": float(stderr), "bytes_per_doubling": float(found[1])}
+    return slopes | {"means_of_blocks": [round(mean) for mean in means]}
 
 
 def look(folder: Path, num: int) -> dict[str, Any]:

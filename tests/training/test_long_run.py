@@ -38,13 +38,15 @@ def long_run():
     return module
 
 
-def test_the_slope_is_that_of_the_line_and_its_error_covers_noise(long_run):
+@pytest.mark.parametrize("doubling", [0.0, 2e4])
+def test_the_slope_is_that_of_the_looks_and_its_error_covers_noise(long_run, doubling):
     rng = np.random.default_rng(0)
-    noise = rng.normal(scale=1e4, size=5000)
-    flat, rising = (long_run.slope(noise + slope * np.arange(5000)) for slope in (0.0, 50.0))
+    memory = rng.normal(scale=1e4, size=5000) + doubling * np.log2(np.arange(1, 5001))
+    flat, rising = (long_run.slope(memory + slope * np.arange(5000)) for slope in (0.0, 50.0))
     assert abs(flat["bytes_per_look"]) <= 3 * flat["stderr"]
     assert abs(rising["bytes_per_look"] - 50) <= 3 * rising["stderr"]
     assert rising["bytes_per_look"] > 10 * rising["stderr"]
+    assert flat["bytes_per_doubling"] == pytest.approx(doubling, abs=5e3)
 
 
 def kept(long_run: ModuleType, place: Path, looks: int, writer: Callable[[Any], Any]) -> tuple[float, float]:
