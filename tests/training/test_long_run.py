@@ -39,14 +39,15 @@ def long_run():
 
 
 @pytest.mark.parametrize("doubling", [0.0, 2e4])
-def test_the_slope_is_that_of_the_looks_and_its_error_covers_noise(long_run, doubling):
-    rng = np.random.default_rng(0)
-    memory = rng.normal(scale=1e4, size=5000) + doubling * np.log2(np.arange(1, 5001))
-    flat, rising = (long_run.slope(memory + slope * np.arange(5000)) for slope in (0.0, 50.0))
-    assert abs(flat["bytes_per_look"]) <= 3 * flat["stderr"]
-    assert abs(rising["bytes_per_look"] - 50) <= 3 * rising["stderr"]
-    assert rising["bytes_per_look"] > 10 * rising["stderr"]
-    assert flat["bytes_per_doubling"] == pytest.approx(doubling, abs=5e3)
+@pytest.mark.parametrize("taken", [0, 2**20])
+def test_growth_is_what_every_block_takes_not_what_one_does(long_run, doubling, taken):
+    rng, looks = np.random.default_rng(0), np.arange(10_000)
+    pages = np.floor(doubling * np.log2(1 + looks) / 2**14) * 2**14
+    memory = 5e8 + rng.normal(scale=1e3, size=len(looks)) + pages + taken * (looks > 4000)
+    flat, rising = (long_run.growth(memory + slope * looks) for slope in (0.0, 8.0))
+    assert flat["interval"][0] <= 0 <= flat["interval"][1]
+    assert rising["interval"][0] > 0
+    assert rising["interval"][0] <= 8 <= rising["interval"][1]
 
 
 def kept(long_run: ModuleType, place: Path, looks: int, writer: Callable[[Any], Any]) -> tuple[float, float]:
