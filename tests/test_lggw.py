@@ -104,22 +104,33 @@ def test_union_is_the_width_of_all_gradients(gradients):
     assert np.abs(np.asarray(chunked.counts - estimate.counts)).sum() <= 4
 
 
-@pytest.mark.parametrize("chunk_size", [None, 4])
-def test_of_more_gradients_than_parameters_the_draws_are_those_of_the_gradients(chunk_size):
+def _few():
+    """A loss of two parameters, a path and samples."""
     rng = np.random.default_rng(0)
     batch = {"x": jnp.asarray(rng.normal(size=(9, 2)), jnp.float32), "y": jnp.asarray(rng.normal(size=9), jnp.float32)}
     path = [jnp.asarray(rng.normal(size=2), jnp.float32) for _ in range(6)]
-    own = lambda w, example: 0.5 * (jnp.tanh(w @ example["x"]) - example["y"]) ** 2  # noqa: E731
+    return lambda w, example: 0.5 * (jnp.tanh(w @ example["x"]) - example["y"]) ** 2, path, batch
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_of_more_gradients_than_parameters_the_draws_are_those_of_the_gradients(chunk_size):
+    own, path, batch = _few()
     gradients = jnp.stack([jax.vmap(jax.grad(own), (None, 0))(params, batch) for params in path])
-    measure = lambda kind, path=path: lggw(KEY, own, path, batch, kind, num_draws=256, chunk_size=chunk_size)  # noqa: E731
-    union, single = gaussian_width(KEY, gradients.reshape(-1, 2), num_draws=256), measure("single")
-    assert float(measure("union").value) == pytest.approx(float(union.value), rel=1e-5)
+    union, single = (
+        lggw(KEY, own, path, batch, kind, num_draws=256, chunk_size=chunk_size) for kind in ("union", "single")
+    )
+    whole = gaussian_width(KEY, gradients.reshape(-1, 2), num_draws=256)
+    assert float(union.value) == pytest.approx(float(whole.value), rel=1e-5)
     each = [gaussian_width(KEY, gradients[:, index], num_draws=256).value for index in range(9)]
     assert float(single.value) == pytest.approx(float(np.mean(each)), rel=1e-5)
+
+
+@pytest.mark.makes_nan
+@pytest.mark.parametrize("kind", ["union", "single"])
+def test_of_more_gradients_than_parameters_one_that_is_nan_is_refused(kind):
+    own, path, batch = _few()
     with pytest.raises(ValueError, match="finite gradients"):
-        measure("union", [*path, path[0] * np.nan])
-    with pytest.raises(ValueError, match="finite gradients"):
-        measure("single", [*path, path[0] * np.nan])
+        lggw(KEY, own, [*path, path[0] * np.nan], batch, kind)
 
 
 def test_nerc_is_the_mean_supremum_over_signs(gradients):
