@@ -84,6 +84,8 @@ class Probe:
         arrays = self._factors(params)
         num, mesh = self.problem.num_samples, self.problem.mesh
         gram = gathered(cross_gram(self.problem.engine.held, arrays, arrays, mesh), mesh, num)[:, :num]
+        rows = self._rows(arrays)
+        cloud = gram, rows if more_points_than_coordinates(self.problem, num) else None
         signs = jax.random.rademacher(jax.random.fold_in(path.key, 0), (self.num_draws, gram.shape[0]), gram.dtype)
         longer = replace(
             path,
@@ -94,18 +96,19 @@ class Probe:
         if path.exact is None:
             longer = self._sketch(longer, arrays)
             state = longer.key, longer.sketched, longer.signed_suprema, longer.largest_trace
-            return longer, _sketched_widths(state, (gram, self._rows(arrays, num)))
+            return longer, _sketched_widths(state, cloud)
         if path.extremes is not None:
             longer = self._project(longer, arrays)
-        exact = self._grow(path.exact, params, arrays)
+        exact = self._grow(path.exact, params, arrays, rows)
         longer = replace(longer, exact=exact)
-        return longer, self._exact_widths(longer, exact, gram, self._rows(arrays, num))
+        return longer, self._exact_widths(longer, exact, cloud)
 
-    def _rows(self, arrays: list[Array], num_points: int) -> Float[Array, "n p"] | None:
-        """The gradients themselves where so many have fewer coordinates, see `cloud_points`."""
-        if not more_points_than_coordinates(self.problem, num_points):
+    def _rows(self, arrays: list[Array]) -> Float[Array, "n p"] | None:
+        """The gradients themselves where a cloud or a path of them has fewer coordinates, see `cloud_points`."""
+        num = self.problem.num_samples
+        if not more_points_than_coordinates(self.problem, num if self.route == "sketched" else max(num, self.capacity)):
             return None
-        return gathered(gradient_rows(self.problem.engine.held, arrays), self.problem.mesh, self.problem.num_samples)
+        return gathered(gradient_rows(self.problem.engine.held, arrays), self.problem.mesh, num)
 
     def _factors(self, params: PyTree) -> list[Array]:
         """One pass over the probe."""
@@ -116,14 +119,14 @@ class Probe:
 
         return halving(measure, self.chunk_size)
 
-    def _grow(self, path: ExactPath, params: PyTree, arrays: list[Array]) -> ExactPath:
+    def _grow(self, path: ExactPath, params: PyTree, arrays: list[Array], rows) -> ExactPath:
         """Add a row to each sample's Gram matrix: products of differences, each taken relative to its reference."""
         held = self.problem.engine.held
         new, compacted = compact(held, arrays), compact_held(held)
         leaves, last = self.problem.selection.split(params)[0], len(path.steps)
-        rows = self._rows(arrays, self.capacity)
         if path.previous is None or path.reference is None:
-            points = None if rows is None else jnp.repeat(rows[:, None], self.capacity, axis=1)
+            few = more_points_than_coordinates(self.problem, self.capacity)
+            points = jnp.repeat(rows[:, None], self.capacity, axis=1) if few else None
             return replace(path, steps=(new,), references=(0,), previous=leaves, reference=leaves, points=points)
         reference, of_reference = path.references[-1], path.reference
         if is_short_step(leaves, path.previous, of_reference):
@@ -135,7 +138,7 @@ class Probe:
             products = pair_products(compacted, *earlier, new, steps[reference])
             row = gathered(products, self.problem.mesh, self.problem.num_samples)
             grams = grams.at[:, index, last].set(row).at[:, last, index].set(row)
-        points = path.points if path.points is None or rows is None else path.points.at[:, last].set(rows)
+        points = None if path.points is None else path.points.at[:, last].set(rows)
         return ExactPath(grams, steps, references, leaves, of_reference, points)
 
     def _project(self, path: ProbePath, arrays: list[Array]) -> ProbePath:
@@ -160,14 +163,14 @@ class Probe:
         seen = update_sketched(path.sketched, jax.random.fold_in(path.key, 2), point)
         return replace(path, first=first, sketched=seen)
 
-    def _exact_widths(self, path: ProbePath, exact: ExactPath, gram: Float[Array, "n n"], cloud) -> ProbeWidths:
+    def _exact_widths(self, path: ProbePath, exact: ExactPath, cloud) -> ProbeWidths:
         draws = jnp.asarray(self.num_draws, jnp.int32)
         ancestors = ancestor_matrix(exact.references, self.capacity)
         signed = path.signed_suprema, path.largest_trace
-        found = _path_widths(path.key, (exact.grams, exact.points), ancestors, (gram, cloud), *signed, draws)
+        found = _path_widths(path.key, (exact.grams, exact.points), ancestors, cloud, *signed, draws)
         if path.extremes is None:
             return found
-        return replace(found, union=_union_width(path.extremes, self.capacity * gram.shape[0]))
+        return replace(found, union=_union_width(path.extremes, self.capacity * self.problem.num_samples))
 
 
 @dataclass(frozen=True)
